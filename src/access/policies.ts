@@ -1,8 +1,9 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { PeeringError } from "../base/errors.js";
+import { doAll, StepMeter, type Steps } from "../base/steps.js";
 import { HclBody, type HclItem, isHclList } from "../syntax/hcl.js";
 import type { Authorizer, Identity } from "./authorizer.js";
-import { type AclRule, labelled, problem, RuleSet, readHcl, rulesOf, shown } from "./rules.js";
+import { type AclRule, labelled, problem, RuleSet, readHclSteps, rulesOf, shown } from "./rules.js";
 
 /** The rights of an identity: the sum of named policies and of its own rules. */
 export interface AclGrant {
@@ -176,10 +177,19 @@ function checkTokens(tokens: readonly AclToken[]): void {
  * @throws {PeeringError} `invalid-argument`, `At line 3: reason` or `At 3:7: reason`; no secret is in it.
  */
 export function parseAclPolicies(text: string): AclPolicies {
-  return readHcl(text, policiesOf);
+  return doAll(aclPoliciesSteps(text));
 }
 
-function policiesOf({ items }: HclBody): AclPolicies {
+/** As {@link parseAclPolicies}, in steps. */
+export function aclPoliciesSteps(text: string): Steps<AclPolicies> {
+  return readHclSteps(text, policiesOf);
+}
+
+/** Weight of a policy or a token in a step, without its rules. */
+const GRANT_SIZE = 50;
+
+function* policiesOf({ items }: HclBody): Steps<AclPolicies> {
+  const meter = new StepMeter();
   const policies = new Map<string, readonly AclRule[]>();
   const tokens = new Map<string, AclToken>();
   const secrets = new Set<string>();
@@ -188,8 +198,9 @@ function policiesOf({ items }: HclBody): AclPolicies {
   // Policies first: grants may stand before the policies that they name.
   for (const item of items.filter(({ keys: [key] }) => key === "policy")) {
     for (const { label, body, line } of labelled(item)) {
+      if (meter.isOver(GRANT_SIZE)) yield;
       if (policies.has(label)) throw problem({ line }, `policy ${JSON.stringify(label)} is given twice`);
-      policies.set(label, rulesOf(body));
+      policies.set(label, yield* rulesOf(body));
     }
   }
   for (const item of items) {
@@ -204,6 +215,7 @@ function policiesOf({ items }: HclBody): AclPolicies {
         break;
       case "token":
         for (const { label, body, line } of labelled(item)) {
+          if (meter.isOver(GRANT_SIZE)) yield;
           const what = `token ${JSON.stringify(label)}`;
           if (label === "") throw problem({ line }, "a token needs its accessor id");
           if (tokens.has(label)) throw problem({ line }, `${what} is given twice`);
@@ -212,13 +224,13 @@ function policiesOf({ items }: HclBody): AclPolicies {
           if (secrets.has(hex)) throw problem({ line }, `${what} has the secret of another one`);
           secrets.add(hex);
           const own = body.items.filter(({ keys }) => !SECRETS.includes(keys[0]));
-          tokens.set(label, { accessorId: label, secretSha256, ...grantOf(own, what, policies) });
+          tokens.set(label, { accessorId: label, secretSha256, ...(yield* grantOf(own, what, policies)) });
         }
         break;
       case "anonymous":
         if (anonymous !== undefined) throw problem(item, "anonymous is given twice");
         if (labels.length > 0 || !(item.value instanceof HclBody)) throw problem(item, "anonymous takes a block");
-        anonymous = grantOf(item.value.items, "anonymous", policies);
+        anonymous = yield* grantOf(item.value.items, "anonymous", policies);
         break;
       default:
         throw problem(item, `unknown key${shown(key)}`);
@@ -248,7 +260,7 @@ function secretOf({ items }: HclBody, what: string, line: number): Uint8Array {
   return digestOf(value);
 }
 
-function grantOf(items: readonly HclItem[], what: string, known: ReadonlyMap<string, unknown>): AclGrant {
+function* grantOf(items: readonly HclItem[], what: string, known: ReadonlyMap<string, unknown>): Steps<AclGrant> {
   const given = new Set<string>();
   const policies: string[] = [];
   const rules: AclRule[] = [];
@@ -262,7 +274,7 @@ function grantOf(items: readonly HclItem[], what: string, known: ReadonlyMap<str
     given.add(key);
     if (key === "rules") {
       if (!(value instanceof HclBody)) throw problem(item, `rules of ${what} is no block`);
-      for (const rule of rulesOf(value)) rules.push(rule);
+      for (const rule of yield* rulesOf(value)) rules.push(rule);
       continue;
     }
     if (!isHclList(value)) throw problem(item, `policies of ${what} is no list`);

@@ -1,5 +1,6 @@
 import { PeeringError } from "../base/errors.js";
-import { HclBody, HclError, type HclItem, type HclValue, isHclList, parseHclBody } from "../syntax/hcl.js";
+import { doAll, StepMeter, type Steps } from "../base/steps.js";
+import { HclBody, HclError, type HclItem, type HclValue, hclBodySteps, isHclList } from "../syntax/hcl.js";
 import type { AclResource, Right } from "./authorizer.js";
 
 /** `write` implies `list`, which implies `read`. */
@@ -42,26 +43,32 @@ function isNamed(kind: string): kind is AclResource {
  * @throws {PeeringError} `invalid-argument`: `At line 3: reason` or `At 3:7: reason`.
  */
 export function parseAclRules(text: string): readonly AclRule[] {
-  return readHcl(text, rulesOf);
+  return doAll(readHclSteps(text, rulesOf));
 }
 
 /**
- * Reads HCL 1 or JSON that may hold secrets: the text is not quoted where it is malformed.
+ * Reads HCL 1 or JSON that may hold secrets, in steps: the text is not quoted where it is malformed.
  * @throws {PeeringError} `invalid-argument`: `At line 3: reason` or `At 3:7: reason`.
  */
-export function readHcl<Value>(text: string, read: (body: HclBody) => Value): Value {
+export function* readHclSteps<Value>(text: string, read: (body: HclBody) => Steps<Value>): Steps<Value> {
   try {
-    return read(parseHclBody(text, { secret: true }));
+    return yield* read(yield* hclBodySteps(text, { secret: true }));
   } catch (error) {
     if (error instanceof HclError) throw new PeeringError("invalid-argument", error.message);
     throw error;
   }
 }
 
-/** The rules between two braces, or in a file. @throws {HclError} */
-export function rulesOf({ items }: HclBody): readonly AclRule[] {
+/** Weight of a rule in a step. */
+const RULE_SIZE = 20;
+
+/** The rules between two braces, or in a file, in steps. @throws {HclError} */
+export function* rulesOf({ items }: HclBody): Steps<readonly AclRule[]> {
   const scalars = new Set<string>();
-  return items.flatMap((item): readonly AclRule[] => {
+  const rules: AclRule[] = [];
+  const meter = new StepMeter();
+  for (const item of items) {
+    if (meter.isOver(RULE_SIZE)) yield;
     const [key, ...labels] = item.keys;
     const kind = key.toLowerCase();
     if (isScalar(kind)) {
@@ -69,12 +76,18 @@ export function rulesOf({ items }: HclBody): readonly AclRule[] {
         throw problem(item, `${kind} takes a policy, and no block`);
       if (scalars.has(kind)) throw problem(item, `${kind} is given twice`);
       scalars.add(kind);
-      return [{ resource: kind, policy: policyOf(item, kind, false) }];
+      rules.push({ resource: kind, policy: policyOf(item, kind, false) });
+      continue;
     }
     const resource = kind.replace(/_prefix$/, "");
     if (!isNamed(resource)) throw problem(item, `unknown rule${shown(key)}`);
-    return labelled(item).flatMap((block) => namedRules(block, resource, kind !== resource));
-  });
+    // JSON has all names in one item.
+    for (const block of labelled(item)) {
+      if (meter.isOver(RULE_SIZE)) yield;
+      rules.push(...namedRules(block, resource, kind !== resource));
+    }
+  }
+  return rules;
 }
 
 function namedRules({ label, body, line }: LabelledBlock, resource: AclResource, prefix: boolean): readonly AclRule[] {

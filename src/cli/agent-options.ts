@@ -1,8 +1,9 @@
 import { isIP } from "node:net";
 import { hostname } from "node:os";
-import { type AclPolicies, parseAclPolicies } from "../access/policies.js";
+import { type AclPolicies, aclPoliciesSteps } from "../access/policies.js";
 import { errorText } from "../base/errors.js";
 import { withoutBrackets } from "../base/host-port.js";
+import { inTurns } from "../base/turns.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import type { DnsServerOptions } from "../dns/server.js";
 import type { TransitRule } from "../exports/transit.js";
@@ -12,6 +13,7 @@ import type { CallLimitsOptions } from "../http/call-limits.js";
 import type { HttpHandlerOptions } from "../http/handler.js";
 import type { RequestGuardOptions } from "../http/request-guard.js";
 import type { ServerTls } from "../rpc/server-tls.js";
+import { GoJsonError, plainJson, readWholeValue } from "../syntax/go-json.js";
 import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import { type ConsulConfig, readConsulConfig } from "./consul-config.js";
@@ -19,6 +21,7 @@ import { flagConfig } from "./consul-flags.js";
 import { type EncryptionKeys, parseEncryptionKeys, readEncryptionKeys } from "./encryption-keys.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { isLogLevel, LOG_LEVELS, type LogLevel } from "./log.js";
+import { defaultFileLimits, type FileLimits } from "./read-file.js";
 
 /** An address to listen on. */
 export interface ListenAddress {
@@ -397,21 +400,60 @@ export const agentFlags: readonly Flag[] = [
     placeholder: "hcl|json",
     usage: "What files of -config-file and -config-dir are written in. Default: as their names end.",
   },
+  {
+    name: "max-file-bytes",
+    kind: "text",
+    placeholder: "bytes",
+    usage: `Largest file of configuration, policies, certificates or keys; a larger one is refused, as one that cannot be read. Default: ${defaultFileLimits.bytes}.`,
+  },
+  {
+    name: "pipe-wait-ms",
+    kind: "text",
+    placeholder: "milliseconds",
+    usage: `How long to wait for the end of such a file where it is a pipe. Default: ${defaultFileLimits.pipeMs}.`,
+  },
 ];
 
-/** Flags that say where settings are; a file of settings cannot. */
-const SOURCES: ReadonlySet<string> = new Set(["config", "config-file", "config-dir", "config-format"]);
+/** Flags that say where settings are, and how they are read; a file of settings cannot. */
+const SOURCES: ReadonlySet<string> = new Set([
+  "config",
+  "config-file",
+  "config-dir",
+  "config-format",
+  "max-file-bytes",
+  "pipe-wait-ms",
+]);
 
 const ENCRYPT_KEY = "PEERAGE_ENCRYPT_KEY";
 
 /** The value of a flag in one source: texts for lists, too. */
 type Setting = string | readonly string[] | undefined;
 
+/** Bounds on the files that an agent reads. @throws {CommandError} that names the flag which is wrong. */
+export function fileLimits(flags: ParsedFlags, io: CommandLineIo): FileLimits {
+  const given = (name: string): number | undefined =>
+    wholeNumber(name, flags.text(name) || (variableOf(name, io) ?? ""), 1, Number.MAX_SAFE_INTEGER);
+  return {
+    bytes: given("max-file-bytes") ?? defaultFileLimits.bytes,
+    pipeMs: given("pipe-wait-ms") ?? defaultFileLimits.pipeMs,
+  };
+}
+
+function variableOf(name: string, { environment }: CommandLineIo): string | undefined {
+  return environment[`PEERAGE_${name.toUpperCase().replaceAll("-", "_")}`] || undefined;
+}
+
+/** Undefined for `""`. @throws {CommandError} */
+function wholeNumber(name: string, value: string, least: number, most: number): number | undefined {
+  if (value === "") return undefined;
+  if (/^\d{1,16}$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
+  throw new CommandError(`Invalid ${name}: ${JSON.stringify(value)} is no number from ${least} to ${most}`);
+}
+
 /** @throws {CommandError} that names the flag, variable or key which is wrong. */
 export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): Promise<AgentOptions> {
   if (flags.rest.length > 0) throw new CommandError(`Unexpected argument: ${flags.rest[0]}`);
-  const fromEnvironment = (name: string): string | undefined =>
-    io.environment[`PEERAGE_${name.toUpperCase().replaceAll("-", "_")}`] || undefined;
+  const fromEnvironment = (name: string): string | undefined => variableOf(name, io);
   const configPath = flags.text("config") || fromEnvironment("config");
   const config = configPath === undefined ? new Map<string, Setting>() : await readConfig(configPath, io);
 
@@ -441,12 +483,8 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     throw new CommandError(`Invalid ${name}: ${JSON.stringify(value)} is no boolean`);
   };
 
-  const number = (name: string, least: number, most: number): number | undefined => {
-    const value = text(name);
-    if (value === "") return undefined;
-    if (/^\d{1,16}$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
-    throw new CommandError(`Invalid ${name}: ${JSON.stringify(value)} is no number from ${least} to ${most}`);
-  };
+  const number = (name: string, least: number, most: number): number | undefined =>
+    wholeNumber(name, text(name), least, most);
 
   const texts = (name: string): readonly string[] => (flags.given(name) ? flags.texts(name) : listOf(setting(name)));
 
@@ -663,7 +701,7 @@ function listenAddress(name: string, text: string, defaultHost: string, defaultP
 /** @throws {CommandError} that names the file, and the line where it is wrong. */
 export async function readPolicies(acl: NonNullable<AgentOptions["acl"]>, io: CommandLineIo): Promise<AclPolicies> {
   if ("policies" in acl) return acl.policies;
-  return reading(`the ACL policies ${acl.file}`, async () => parseAclPolicies(await io.readFile(acl.file)));
+  return reading(`the ACL policies ${acl.file}`, async () => inTurns(aclPoliciesSteps(await io.readFile(acl.file))));
 }
 
 /** @throws {CommandError} that names the file. Whether they fit together is not looked at. */
@@ -698,9 +736,10 @@ async function readConfig(path: string, io: CommandLineIo): Promise<ReadonlyMap<
     new CommandError(`Error reading the configuration file ${path}: ${problem}`, { cause });
   let json: Json;
   try {
-    json = JSON.parse(await io.readFile(path));
+    json = plainJson(readWholeValue(Buffer.from(await io.readFile(path))));
   } catch (error) {
-    throw fail(errorText(error), error);
+    const place = error instanceof GoJsonError ? ` (at byte ${error.offset})` : "";
+    throw fail(errorText(error) + place, error);
   }
   if (!isJsonObject(json)) throw fail("not an object");
   return settingsOf(json, fail);

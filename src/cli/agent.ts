@@ -18,7 +18,14 @@ import { type BuiltInAuthorityOptions, builtInAuthority } from "../trust/built-i
 import { sealedSecretBox } from "../trust/secret-box.js";
 import { ServerCertificate } from "../trust/server-certificate.js";
 import { DefinedServices } from "./agent-definitions.js";
-import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, readTls } from "./agent-options.js";
+import {
+  type AgentOptions,
+  fileLimits,
+  type ListenAddress,
+  readAgentOptions,
+  readPolicies,
+  readTls,
+} from "./agent-options.js";
 import { AgentReload } from "./agent-reload.js";
 import { registerServer } from "./agent-server.js";
 import { type CommandContext, CommandError, type CommandLineIo } from "./command.js";
@@ -35,7 +42,9 @@ interface Shared {
 type Authorizing = { readonly authorizer?: Authorizer };
 
 /** Runs an agent until it is stopped. @throws {CommandError} when it cannot start. */
-export async function runAgent({ flags, io, print }: CommandContext): Promise<void> {
+export async function runAgent({ flags, io: world, print }: CommandContext): Promise<void> {
+  const ofFiles = fileLimits(flags, world);
+  const io: CommandLineIo = { ...world, readFile: (path) => world.readFile(path, ofFiles) };
   const readOptions = (): Promise<AgentOptions> => readAgentOptions(flags, io);
   const reload = new AgentReload(io, readOptions);
   io.onHangUp(() => void reload.request());

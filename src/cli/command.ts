@@ -1,6 +1,7 @@
 import type { ConsulClient } from "../client/index.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import type { JsonForm, Printable } from "./output.js";
+import type { FileLimits } from "./read-file.js";
 import type { Program } from "./run-program.js";
 
 /** The world as commands see it. */
@@ -10,7 +11,8 @@ export interface CommandLineIo {
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
   readonly stdin: () => Promise<string>;
-  readonly readFile: (path: string) => Promise<string>;
+  /** @throws {Error} for a file over the limits, too. Default: `defaultFileLimits`. */
+  readonly readFile: (path: string, limits?: FileLimits) => Promise<string>;
   readonly readDirectory: (path: string) => Promise<readonly string[]>;
   /** Writes the number of this process to a file, and removes the file when disposed. */
   readonly holdPidFile: (path: string) => Promise<AsyncDisposable>;

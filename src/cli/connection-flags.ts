@@ -146,7 +146,7 @@ async function tlsOptions(
   const serverName = setting("tls-server-name", "CONSUL_TLS_SERVER_NAME");
   const files = caFile !== "" ? [caFile] : caPath !== "" ? await filesIn(caPath, io) : [];
   return {
-    ...(files.length > 0 && { ca: await Promise.all(files.map(io.readFile)) }),
+    ...(files.length > 0 && { ca: await Promise.all(files.map((file) => io.readFile(file))) }),
     ...(certificate !== "" && { certificate: await io.readFile(certificate) }),
     ...(key !== "" && { key: await io.readFile(key) }),
     ...(serverName !== "" && { serverName }),

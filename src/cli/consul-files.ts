@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { errorText } from "../base/errors.js";
+import { inTurns } from "../base/turns.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
-import { HclError, parseHcl } from "../syntax/hcl.js";
+import { HclError, hclSteps } from "../syntax/hcl.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import { type FlagConfig, NO_FLAGS } from "./consul-flags.js";
 import { configKeys, type Shape } from "./consul-keys.js";
@@ -29,13 +30,13 @@ export async function readConsulFiles(
   let found = false;
   for (const path of paths) {
     for (const file of await filesAt(path, format, io)) {
-      merged = merge(merged, decode(file));
+      merged = merge(merged, await decode(file));
       found = true;
     }
   }
   merged = merge(merged, flags.keys);
   for (const [index, text] of flags.pieces.entries()) {
-    merged = merge(merged, decode({ path: `flags-${index}.hcl`, text, format: "hcl" }));
+    merged = merge(merged, await decode({ path: `flags-${index}.hcl`, text, format: "hcl" }));
   }
   return found || Object.keys(merged).length > 0 ? merged : undefined;
 }
@@ -89,7 +90,7 @@ async function directoryAt(path: string, io: CommandLineIo): Promise<readonly st
 }
 
 /** One file with its keys in their one spelling, without nulls. @throws {CommandError} with Consul's text. */
-function decode({ path, text, format }: ConfigFile): JsonObject {
+async function decode({ path, text, format }: ConfigFile): Promise<JsonObject> {
   // As one that is made first and written later.
   if (text === "") return {};
   const fail = (problem: string, cause?: unknown): CommandError =>
@@ -97,7 +98,7 @@ function decode({ path, text, format }: ConfigFile): JsonObject {
   let raw: JsonObject;
   try {
     if (format === "json" && !text.trimStart().startsWith("{")) throw new HclError("the file holds no JSON object");
-    raw = parseHcl(text, { secret: true });
+    raw = await inTurns(hclSteps(text, { secret: true }));
   } catch (error) {
     if (!(error instanceof HclError)) throw error;
     throw fail(error.message, error);

@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
-import { chmod, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, readdir, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
 import { text } from "node:stream/consumers";
 import { lookUp } from "./look-up.js";
+import { readTextFile } from "./read-file.js";
 import { runCommandLine } from "./run.js";
 import { outputOf, runProgram } from "./run-program.js";
 
@@ -71,7 +72,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   stdout: (output) => process.stdout.write(output),
   stderr: log,
   stdin: () => text(process.stdin),
-  readFile: (path) => readFile(path, "utf8"),
+  readFile: readTextFile,
   readDirectory: (path) => readdir(path),
   holdPidFile,
   wall: () => Date.now(),

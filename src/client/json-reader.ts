@@ -15,8 +15,9 @@ export function parseJson(text: string, what: string): Json {
   try {
     const value: Json = JSON.parse(text);
     return value;
-  } catch (error) {
-    throw new PeeringError("invalid-message", `${what} is not JSON`, { cause: error });
+  } catch {
+    // Without the cause: its text quotes a piece of the answer, in which there may be a secret.
+    throw new PeeringError("invalid-message", `${what} is not JSON`);
   }
 }
 

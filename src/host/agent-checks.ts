@@ -8,6 +8,7 @@ import { KeyedMutex, Mutex } from "../base/mutex.js";
 import { retry } from "../base/retry.js";
 import { StepMeter, type Steps } from "../base/steps.js";
 import { inTurns } from "../base/turns.js";
+import { unquoted } from "../base/unquoted.js";
 import {
   type CheckDefinition,
   type CheckResult,
@@ -770,12 +771,7 @@ const reportFormat: RowFormat<number> = {
 
 /** @throws {TypeError} why it is none. Nothing of it is quoted: there may be a password in it. */
 function readDefinition(value: Uint8Array): StoredDefinition {
-  let stored: unknown;
-  try {
-    stored = JSON.parse(Buffer.from(value).toString("utf8"));
-  } catch {
-    throw new TypeError("it is not JSON");
-  }
+  const stored: unknown = unquoted(() => JSON.parse(Buffer.from(value).toString("utf8")));
   if (typeof stored !== "object" || stored === null || !("id" in stored) || !("definition" in stored)) {
     throw new TypeError("it is no definition of a check");
   }

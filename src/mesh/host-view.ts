@@ -1,5 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { compareUtf8 } from "../base/byte-order.js";
+import { atOnce, StepMeter, type Steps } from "../base/steps.js";
+import { inTurns } from "../base/turns.js";
 import { compileChain } from "../config/chain.js";
 import type { PeeringHost } from "../host/host.js";
 import { type LeafHolder, MESH_GATEWAY } from "../host/leaf-certificates.js";
@@ -11,10 +13,10 @@ import { SIDECAR_SUFFIX, sidecarName } from "../payload/exported-payload.js";
 import { addressesToDial, shouldDial, type TrustBundle } from "../peering/peering.js";
 import type { IndexedCheck } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
-import { endpointsOf } from "./snapshot/endpoints.js";
+import { type Endpoints, endpointsOf } from "./snapshot/endpoints.js";
 import { speakersFor } from "./snapshot/peered.js";
 import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "./snapshot/view.js";
-import { madeAt, ViewMemory, type ViewMemoryUser } from "./view-memory.js";
+import { madeAt, madeInSteps, ViewMemory, type ViewMemoryUser } from "./view-memory.js";
 
 /** The parts of a view that are not read from the host at once, and how its user follows it. */
 export interface HostViewParts {
@@ -66,9 +68,9 @@ export function hostView(host: PeeringHost, parts: HostViewParts): MeshView {
       const index = (): bigint => host.gateways.connectIndex(service);
       depend(`connect ${lowerCase(service)}`, index);
       const key = JSON.stringify([service, subset === "" ? "" : filter, onlyPassing]);
-      return madeAt(memory.endpoints(key), index(), () => {
+      return madeInSteps(memory.endpoints(key), index(), function* () {
         const all = Array.from(host.gateways.connectInstances(service));
-        return endpointsOf(subset === "" ? all : filtered(all, filter), "lan", onlyPassing);
+        return endpointsOf(subset === "" ? all : yield* filtered(all, filter), "lan", onlyPassing);
       });
     },
     meshServices: () => {
@@ -144,8 +146,10 @@ export async function computed<Result>(
   compute: (view: MeshView) => Result,
 ): Promise<Result> {
   const known = new Map<string, readonly ServiceInstance[]>();
+  const endpoints = new Map<string, Endpoints>();
   for (;;) {
     const wanted = new Map<string, { readonly peer: string; readonly service: string }>();
+    const unfiltered = new Map<string, Steps<Endpoints>>();
     const view = hostView(host, {
       allowsByDefault,
       depend: () => {},
@@ -158,13 +162,25 @@ export async function computed<Result>(
         return instances;
       },
     });
-    const result = compute(view);
-    if (wanted.size === 0) return result;
+    const result = compute({
+      ...view,
+      targetEndpoints: (target) => {
+        const key = JSON.stringify([target.service, target.subset, target.subsetDefinition]);
+        const found = endpoints.get(key);
+        if (found === undefined) unfiltered.set(key, view.targetEndpoints(target));
+        return atOnce(found ?? NOWHERE);
+      },
+    });
+    if (wanted.size + unfiltered.size === 0) return result;
+    // A filter may take long for many instances.
+    for (const [key, steps] of unfiltered) endpoints.set(key, await inTurns(steps));
     for (const [key, { peer, service }] of wanted) {
       known.set(key, speakersFor(service, await host.imports.instances({ peer, service: sidecarName(service) })));
     }
   }
 }
+
+const NOWHERE: Endpoints = { list: [], hostnames: false };
 
 function exportedServices(host: PeeringHost): readonly ExportedMeshService[] {
   const found = new Map<string, string[]>();
@@ -178,8 +194,12 @@ function exportedServices(host: PeeringHost): readonly ExportedMeshService[] {
 /** The name that the servers of a cluster are registered under. */
 const SERVERS = "consul";
 
-/** Those that a subset has. A filter that cannot be understood has none: its calls must not reach others. */
-function filtered(instances: readonly ServiceInstance[], expression: string): readonly ServiceInstance[] {
+/** Weight of a filter in a step: of an instance, and characters that take as long as one field. */
+const INSTANCE_SIZE = 20;
+const FIELD_CHARACTERS = 4;
+
+/** Those that a subset has, found in steps. A filter that cannot be understood has none: its calls must not reach others. */
+function* filtered(instances: readonly ServiceInstance[], expression: string): Steps<readonly ServiceInstance[]> {
   if (expression === "") return instances;
   try {
     const filter = compileFilter(expression, instanceFields);
@@ -192,14 +212,21 @@ function filtered(instances: readonly ServiceInstance[], expression: string): re
       groups.set(group, known);
       return known;
     };
-    return instances.filter((instance) => {
+    const holds = (instance: ServiceInstance): boolean => {
       const { node, service } = instance;
       const fields = { peer: "", node: { ...node, ...indexes }, service: { ...service, ...indexes } };
       const held = groupsOf(instance);
       if (held === undefined) return filter.holds({ ...fields, checks: instance.checks.map(indexed) });
       const { ofNode, own } = held;
       return filter.holds(withGroups(fields, { ofNode: indexedGroup(ofNode), own: own.map(indexed) }));
-    });
+    };
+    const found: ServiceInstance[] = [];
+    const meter = new StepMeter();
+    for (const instance of instances) {
+      if (meter.isOver(INSTANCE_SIZE + expression.length / FIELD_CHARACTERS)) yield;
+      if (holds(instance)) found.push(instance);
+    }
+    return found;
   } catch {
     return [];
   }

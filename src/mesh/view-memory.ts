@@ -1,3 +1,4 @@
+import type { Steps } from "../base/steps.js";
 import type { CompiledChain } from "../config/chain.js";
 import { InUse } from "./in-use.js";
 import type { Endpoints } from "./snapshot/endpoints.js";
@@ -13,6 +14,15 @@ export function madeAt<Value>(made: Made<Value>, at: unknown, make: (former: Val
   if (made.value === undefined || made.at !== at) made.value = make(made.value);
   made.at = at;
   return made.value;
+}
+
+/** As {@link madeAt}, in steps. */
+export function* madeInSteps<Value>(made: Made<Value>, at: unknown, make: () => Steps<Value>): Steps<Value> {
+  if (made.value !== undefined && made.at === at) return made.value;
+  const value = yield* make();
+  made.value = value;
+  made.at = at;
+  return value;
 }
 
 const notMade = <Value>(): Made<Value> => ({ at: undefined, value: undefined });

@@ -1,5 +1,6 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { SortedMap } from "../base/sorted-map.js";
+import { unquoted } from "../base/unquoted.js";
 import type {
   Check,
   JsonObject,
@@ -283,7 +284,7 @@ function isJson(value: unknown): value is Json {
 }
 
 function parsed(value: Uint8Array): Json {
-  const json: unknown = JSON.parse(decoder.decode(value));
+  const json: unknown = unquoted(() => JSON.parse(decoder.decode(value)));
   if (!isJson(json)) throw new TypeError("it is no JSON object");
   return json;
 }

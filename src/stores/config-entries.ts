@@ -5,6 +5,7 @@ import type { Incidents } from "../base/incidents.js";
 import { sameValue } from "../base/same-value.js";
 import { atOnce, doAll, type Steps } from "../base/steps.js";
 import { inTurns } from "../base/turns.js";
+import { unquoted } from "../base/unquoted.js";
 import { type ConfigEntry, type ConfigEntryInput, configEntrySteps, parseConfigEntry } from "../config/config-entry.js";
 import { type ChainLimits, ConfigEntrySet, defaultChainLimits } from "../config/config-entry-set.js";
 import { withConsulExtras } from "../config/entry-extras.js";
@@ -104,7 +105,7 @@ function encode(entry: ConfigEntry, createIndex: bigint | undefined, secretBox: 
 }
 
 function decode(value: Uint8Array, secretBox: SecretBox): DecodedRow<ConfigEntry> {
-  const stored: unknown = JSON.parse(decoder.decode(value));
+  const stored: unknown = unquoted(() => JSON.parse(decoder.decode(value)));
   if (typeof stored !== "object" || stored === null || !("entry" in stored)) throw new TypeError("no entry in it");
   const created = "createIndex" in stored ? { created: BigInt(String(stored.createIndex)) } : {};
   const entry = parseConfigEntry(stored.entry);

@@ -3,6 +3,7 @@ import type { Closable } from "../base/closable.js";
 import { type Clock, type Random, randomId } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
+import { unquoted } from "../base/unquoted.js";
 import {
   checkPreparedQuery,
   isTemplate,
@@ -82,7 +83,7 @@ function encode(query: PreparedQuery, created: bigint | undefined, secretBox: Se
 }
 
 function decode(value: Uint8Array, secretBox: SecretBox, renderedCharacters: number): DecodedRow<QueryRow> {
-  const { query: rest, sealedToken, createIndex }: StoredForm = JSON.parse(decoder.decode(value));
+  const { query: rest, sealedToken, createIndex }: StoredForm = unquoted(() => JSON.parse(decoder.decode(value)));
   const sealed = sealedToken === undefined ? undefined : Buffer.from(sealedToken, "base64");
   const query = sealed === undefined ? rest : { ...rest, token: decoder.decode(secretBox.open(sealed)) };
   checkPreparedQuery(query);

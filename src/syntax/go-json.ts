@@ -72,8 +72,13 @@ export function readFirstValue(bytes: Uint8Array): GoJson {
  * @throws {GoJsonError} `unexpected end of JSON input` for half a value or none, else where it breaks.
  */
 export function readWholeValue(bytes: Uint8Array): GoJson {
+  return doAll(wholeValueSteps(bytes));
+}
+
+/** As {@link readWholeValue}, in steps. */
+export function* wholeValueSteps(bytes: Uint8Array): Steps<GoJson> {
   const scanner = new Scanner(bytes, "unexpected end of JSON input");
-  const value = doAll(scanner.value());
+  const value = yield* scanner.value();
   if (!scanner.atEnd()) throw scanner.invalid("after top-level value");
   return value;
 }

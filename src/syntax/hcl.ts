@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import { doAll, StepMeter, type Steps } from "../base/steps.js";
 import { goEscape } from "./go-escape.js";
 import {
   type GoJson,
@@ -8,7 +9,7 @@ import {
   isGoList,
   isGoObject,
   type PlainJson,
-  readWholeValue,
+  wholeValueSteps,
 } from "./go-json.js";
 
 /** A text that cannot be read; the message begins with the position, `At line:column: ` or `At line n: `. */
@@ -54,8 +55,14 @@ const MAX_DEPTH = 200;
  * @throws {HclError}
  */
 export function parseHclBody(text: string, options: { readonly secret?: boolean } = {}): HclBody {
+  return doAll(hclBodySteps(text, options));
+}
+
+/** As {@link parseHclBody}, in steps. */
+export function* hclBodySteps(text: string, options: { readonly secret?: boolean } = {}): Steps<HclBody> {
   const source = text.startsWith("\ufeff") ? text.slice(1) : text;
-  return source.trimStart().startsWith("{") ? jsonBody(source) : new Parser(source, options.secret ?? false).file();
+  if (source.trimStart().startsWith("{")) return yield* jsonBody(source);
+  return yield* new Parser(source, options.secret ?? false).file();
 }
 
 /**
@@ -66,28 +73,43 @@ export function parseHclBody(text: string, options: { readonly secret?: boolean 
  * @throws {HclError}
  */
 export function parseHcl(text: string, options: { readonly secret?: boolean } = {}): { [key: string]: PlainJson } {
-  return objectOf(parseHclBody(text, options));
+  return doAll(hclSteps(text, options));
 }
 
-function jsonBody(source: string): HclBody {
+/** As {@link parseHcl}, in steps. */
+export function* hclSteps(
+  text: string,
+  options: { readonly secret?: boolean } = {},
+): Steps<{ [key: string]: PlainJson }> {
+  const body = yield* hclBodySteps(text, options);
+  return yield* objectOf(body, new StepMeter());
+}
+
+function* jsonBody(source: string): Steps<HclBody> {
   const bytes = Buffer.from(source);
   // One character is one byte, as offsets are counted in bytes.
   const lines = new Lines(bytes.toString("latin1"));
-  const hclOf = (json: GoJson): HclValue => {
+  const meter = new StepMeter();
+  function* hclOf(json: GoJson): Steps<HclValue> {
+    if (meter.isOver(VALUE_SIZE)) yield;
     if (json instanceof GoNumber) return Number(json.text);
-    if (isGoList(json)) return json.map(hclOf);
-    return isGoObject(json) ? bodyOf(json.members) : json;
-  };
-  const bodyOf = (members: readonly GoMember[]): HclBody =>
-    new HclBody(
-      members.map(({ key, value, offset }) => {
-        const line = lines.at(offset);
-        return { keys: [key], value: hclOf(value), block: false, line };
-      }),
-    );
+    if (isGoObject(json)) return yield* bodyOf(json.members);
+    if (!isGoList(json)) return json;
+    const elements: HclValue[] = [];
+    for (const element of json) elements.push(yield* hclOf(element));
+    return elements;
+  }
+  function* bodyOf(members: readonly GoMember[]): Steps<HclBody> {
+    const items: HclItem[] = [];
+    for (const { key, value, offset } of members) {
+      const line = lines.at(offset);
+      items.push({ keys: [key], value: yield* hclOf(value), block: false, line });
+    }
+    return new HclBody(items);
+  }
   try {
-    const json = readWholeValue(bytes);
-    return bodyOf(isGoObject(json) ? json.members : []);
+    const json = yield* wholeValueSteps(bytes);
+    return yield* bodyOf(isGoObject(json) ? json.members : []);
   } catch (error) {
     if (!(error instanceof GoJsonError)) throw error;
     throw new HclError(`At ${positionText(bytes.toString("latin1"), error.offset ?? 0)}: ${error.message}`);
@@ -121,9 +143,17 @@ class Lines {
 
 const NAME_START = /[\p{L}_]/u;
 const NAME_PART = /[\p{L}\p{Nd}_.-]/u;
+/** Characters of a text that mean themselves. */
+const PLAIN = /[^"\\$\n]+/y;
 const NUMBER = /-?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)/y;
 const HEREDOC = /<<(-?)([\p{L}\p{Nd}_]+)\r?\n/uy;
+/** Weights in a step: of a character that is read, and of a value that is made into another form. */
+const CHARACTER_SIZE = 1;
+const VALUE_SIZE = 2;
+
 class Parser {
+  readonly #meter = new StepMeter();
+  #measured = 0;
   readonly #source: string;
   readonly #lines: Lines;
   readonly #secret: boolean;
@@ -137,21 +167,21 @@ class Parser {
     this.#token = this.#scan();
   }
 
-  file(): HclBody {
+  file(): Steps<HclBody> {
     return this.#items("end", 0);
   }
 
-  #items(closing: "end" | "}", depth: number): HclBody {
+  *#items(closing: "end" | "}", depth: number): Steps<HclBody> {
     const items: HclItem[] = [];
     while (!this.#at(closing)) {
       if (this.#token.kind === "end") throw this.#error("object expected closing RBRACE got: EOF");
-      items.push(this.#item(depth));
+      items.push(yield* this.#item(depth));
       if (this.#at(",")) this.#next();
     }
     return new HclBody(items);
   }
 
-  #item(depth: number): HclItem {
+  *#item(depth: number): Steps<HclItem> {
     const line = this.#lines.at(this.#token.offset);
     const names: string[] = [];
     while (this.#token.kind === "name" || this.#token.kind === "text") {
@@ -165,17 +195,20 @@ class Parser {
       this.#next();
       if (this.#token.kind === "end") throw this.#error("an assignment needs a value");
       const block = this.#at("{");
-      return { keys: [key], value: this.#value(depth), block, line };
+      return { keys: [key], value: yield* this.#value(depth), block, line };
     }
     if (!this.#at("{")) {
       const what = this.#secret ? "a key" : `key ${JSON.stringify(names.join(" "))}`;
       throw this.#error(`${what} needs '=' or '{', got ${this.#shown()}`);
     }
     // Each label is one more level of the object that is made of it.
-    return { keys: [key, ...labels], value: this.#value(depth + labels.length), block: true, line };
+    return { keys: [key, ...labels], value: yield* this.#value(depth + labels.length), block: true, line };
   }
 
-  #value(depth: number): HclValue {
+  *#value(depth: number): Steps<HclValue> {
+    const read = this.#position - this.#measured;
+    this.#measured = this.#position;
+    if (this.#meter.isOver(CHARACTER_SIZE * read)) yield;
     if (depth >= MAX_DEPTH) throw this.#error(`more than ${MAX_DEPTH} levels of nesting`);
     const token = this.#token;
     if (token.kind === "text" || token.kind === "number") {
@@ -188,19 +221,19 @@ class Parser {
     }
     if (this.#at("{")) {
       this.#next();
-      const object = this.#items("}", depth + 1);
+      const object = yield* this.#items("}", depth + 1);
       this.#next();
       return object;
     }
-    if (this.#at("[")) return this.#list(depth);
+    if (this.#at("[")) return yield* this.#list(depth);
     throw this.#error(`unexpected token ${this.#shown()}, expected a value`);
   }
 
-  #list(depth: number): HclValue {
+  *#list(depth: number): Steps<HclValue> {
     const elements: HclValue[] = [];
     this.#next();
     while (!this.#at("]")) {
-      elements.push(this.#value(depth + 1));
+      elements.push(yield* this.#value(depth + 1));
       if (this.#at(",")) this.#next();
       else if (!this.#at("]"))
         throw this.#error(`error parsing list, expected comma or list end, got ${this.#shown()}`);
@@ -280,6 +313,12 @@ class Parser {
     // Inside of `${…}` quotes do not end the text.
     let braces = 0;
     for (;;) {
+      if (braces === 0) {
+        PLAIN.lastIndex = this.#position;
+        const [plain = ""] = PLAIN.exec(this.#source) ?? [];
+        text += plain;
+        this.#position += plain.length;
+      }
       const character = this.#source[this.#position];
       if (character === undefined || (character === "\n" && braces === 0)) {
         throw this.#error("literal not terminated", start);
@@ -364,25 +403,38 @@ function add(members: Map<string, Member>, keys: readonly string[], value: HclVa
   }
 }
 
-function objectOf({ items }: HclBody): { [key: string]: PlainJson } {
+function* objectOf({ items }: HclBody, meter: StepMeter): Steps<{ [key: string]: PlainJson }> {
   const members = new Map<string, Member>();
-  for (const { keys, value, block } of items) add(members, keys, value, block);
-  return ofMembers(members);
+  for (const { keys, value, block } of items) {
+    if (meter.isOver(VALUE_SIZE)) yield;
+    add(members, keys, value, block);
+  }
+  return yield* ofMembers(members, meter);
 }
 
-function ofMembers(members: ReadonlyMap<string, Member>): { [key: string]: PlainJson } {
-  return Object.fromEntries([...members].map(([key, member]) => [key, ofMember(member)]));
+function* ofMembers(members: ReadonlyMap<string, Member>, meter: StepMeter): Steps<{ [key: string]: PlainJson }> {
+  const entries: [string, PlainJson][] = [];
+  for (const [key, member] of members) {
+    const value = member.type === "labels" ? ofMembers(member.members, meter) : ofValues(member.values, meter);
+    entries.push([key, yield* value]);
+  }
+  return Object.fromEntries(entries);
 }
 
-function ofMember(member: Member): PlainJson {
-  if (member.type === "labels") return ofMembers(member.members);
-  const [first, ...others] = member.values;
-  return others.length > 0 ? member.values.map(plain) : plain(first ?? null);
+function* ofValues(values: readonly HclValue[], meter: StepMeter): Steps<PlainJson> {
+  return values.length > 1 ? yield* plainList(values, meter) : yield* plain(values[0] ?? null, meter);
 }
 
-function plain(value: HclValue): PlainJson {
-  if (value instanceof HclBody) return objectOf(value);
-  return isHclList(value) ? value.map(plain) : value;
+function* plainList(values: readonly HclValue[], meter: StepMeter): Steps<PlainJson[]> {
+  const list: PlainJson[] = [];
+  for (const value of values) list.push(yield* plain(value, meter));
+  return list;
+}
+
+function* plain(value: HclValue, meter: StepMeter): Steps<PlainJson> {
+  if (meter.isOver(VALUE_SIZE)) yield;
+  if (value instanceof HclBody) return yield* objectOf(value, meter);
+  return isHclList(value) ? yield* plainList(value, meter) : value;
 }
 
 export function isHclList(value: HclValue): value is readonly HclValue[] {

@@ -105,13 +105,28 @@ export function certificateOf(der: Buffer): X509Certificate | undefined {
   }
 }
 
-/** The key of a certificate; undefined where it cannot be read, such as a point that is not on its curve: Node parses that. */
+/** The largest RSA keys that are used. Verifiers in Go take none beyond, and each signature takes up to a thousand times as long to verify. */
+export const LARGEST_RSA = { bits: 8_192, exponent: 2_147_483_647n };
+
+/**
+ * The key of a certificate; undefined where it cannot be read, such as a point that is not on its curve: Node parses that. Also where
+ * its signatures take too long to verify.
+ */
 export function publicKeyOf(certificate: X509Certificate): KeyObject | undefined {
   try {
-    return certificate.publicKey;
+    const { publicKey } = certificate;
+    const { modulusLength = 0, publicExponent = 0n } = publicKey.asymmetricKeyDetails ?? {};
+    return modulusLength > LARGEST_RSA.bits || publicExponent > LARGEST_RSA.exponent ? undefined : publicKey;
   } catch {
     return undefined;
   }
+}
+
+/** How many certificates, or other blocks, texts can hold, without looking at any of them. */
+export function blocksAtMost(texts: readonly string[]): number {
+  let count = 0;
+  for (const text of texts) count += text.split(BEGIN).length - 1;
+  return count;
 }
 
 /** Whether `issuer`, which may be the certificate itself, has signed a certificate. */

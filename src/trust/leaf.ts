@@ -9,7 +9,7 @@ import {
   type RequestedIdentity,
   type SignedLeaf,
 } from "./authority.js";
-import { namesToSign, requireStrongKey } from "./signing-request.js";
+import { namesToSign } from "./signing-request.js";
 import { formatSpiffeId } from "./spiffe.js";
 
 /** How far back a certificate begins, for verifiers whose clock is behind. */
@@ -123,7 +123,6 @@ export async function signRequestedLeaf(
   const { readCertificateRequest } = await import("./x509.js");
   const request = await readCertificateRequest(requestPem);
   const names = namesToSign(request, asked);
-  requireStrongKey(request.publicKeyPem);
   return signLeaf({ ...(await terms()), keyPem: request.publicKeyPem, ...names });
 }
 

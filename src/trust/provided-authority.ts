@@ -133,7 +133,7 @@ function check(material: ProvidedMaterial, nowMs: number): CheckedMaterial {
   if (anchors.length === 0) throw refusal("no root was given");
   if (!anchors.every(({ certificate }) => certificate.ca)) throw refusal("a root is not a certificate authority");
   if (!anchors.every(({ certificate }) => publicKeyOf(certificate) !== undefined)) {
-    throw refusal("a root has a key that cannot be read");
+    throw refusal("a root has a key that cannot be read, or takes too long to use");
   }
   const chain = certificatesIn(material.signingCertificatePem);
   const [signing] = chain;

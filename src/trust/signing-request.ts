@@ -1,5 +1,6 @@
 import { createPublicKey, type KeyObject } from "node:crypto";
 import { PeeringError } from "../base/errors.js";
+import { LARGEST_RSA } from "../token/pem.js";
 import { peeringServerName, type RequestedIdentity } from "./authority.js";
 import { canSign, formatSpiffeId, parseSpiffeId, type SpiffeId } from "./spiffe.js";
 
@@ -16,9 +17,9 @@ export interface SignedNames {
   readonly dnsNames: readonly string[];
 }
 
-/** RSA keys, in bits: what verifiers take, and what signatures are still quick with. */
-const RSA_BITS = { least: 2_048, most: 8_192 };
-const LEAST_RSA_EXPONENT = 65_537n;
+/** RSA keys: what verifiers take, and what signatures are still quick with. */
+const RSA_BITS = { least: 2_048, most: LARGEST_RSA.bits };
+const RSA_EXPONENTS = { least: 65_537n, most: LARGEST_RSA.exponent };
 const EC_CURVES = new Set(["prime256v1", "secp384r1", "secp521r1"]);
 const DNS_NAME = /^(?=.{1,253}$)(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*$/i;
 /** Characters of a URI, of which a certificate can hold no others. */
@@ -97,8 +98,9 @@ export function keyFault(publicKey: KeyObject): string | undefined {
   if (modulusLength < RSA_BITS.least || modulusLength > RSA_BITS.most) {
     return `must have ${RSA_BITS.least} to ${RSA_BITS.most} bits where it is RSA, not ${modulusLength}`;
   }
-  if (publicExponent < LEAST_RSA_EXPONENT || publicExponent % 2n === 0n) {
-    return "must have an odd exponent of at least 65537 where it is RSA";
+  const { least, most } = RSA_EXPONENTS;
+  if (publicExponent < least || publicExponent > most || publicExponent % 2n === 0n) {
+    return `must have an odd exponent from ${least} to ${most} where it is RSA`;
   }
   return undefined;
 }

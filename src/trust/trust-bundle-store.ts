@@ -10,7 +10,7 @@ import type { TrustBundle } from "../peering/peering.js";
 import type { Expendable } from "../storage/replica.js";
 import type { Key, Storage } from "../storage/storage.js";
 import { type Stored, StoredTable } from "../storage/stored-table.js";
-import { certificatesIn } from "../token/pem.js";
+import { blocksAtMost, certificatesIn } from "../token/pem.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import type { CertificateAuthority } from "./authority.js";
 import { fingerprintOf } from "./pem.js";
@@ -35,7 +35,7 @@ export function validateBundle<Bundle extends Pick<TrustBundle, "rootPems">>(
   const { rootPems } = bundle;
   if (rootPems.length > rootsPerPeer || rootPems.some((pem) => pem.length > MAX_ENTRY_CHARACTERS)) throw tooMuch();
   // Before any is parsed, which takes many times as long as to look for it.
-  if (beginnings(rootPems) > 2 * rootsPerPeer) throw tooMuch();
+  if (blocksAtMost(rootPems) > 2 * rootsPerPeer) throw tooMuch();
   const roots = rootsOf(bundle);
   if (roots === undefined) throw new PeeringError("invalid-bundle", "trust bundle without a usable root certificate");
   // A last newline that is missing makes no other entry of it.
@@ -45,12 +45,6 @@ export function validateBundle<Bundle extends Pick<TrustBundle, "rootPems">>(
   for (const pem of kept) bytes += pem.length;
   if (kept.length > rootsPerPeer || bytes > trustBundleBytes) throw tooMuch();
   return { ...bundle, rootPems: kept };
-}
-
-function beginnings(texts: readonly string[]): number {
-  let count = 0;
-  for (const text of texts) count += text.split("-----BEGIN").length - 1;
-  return count;
 }
 
 function tooMuch(): PeeringError {

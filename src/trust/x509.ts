@@ -4,7 +4,7 @@ import "reflect-metadata";
 import { createHash, createPrivateKey, createPublicKey, type KeyObject, webcrypto } from "node:crypto";
 import * as x509 from "@peculiar/x509";
 import { PeeringError } from "../base/errors.js";
-import type { SigningRequest } from "./signing-request.js";
+import { requireStrongKey, type SigningRequest } from "./signing-request.js";
 
 /** Certificates of authorities, and those of servers and services. */
 export type CertificateUsage = "authority" | "leaf";
@@ -179,21 +179,40 @@ function certificateRequestIn(pem: string): Buffer {
   return der;
 }
 
-/** Reads a request and checks its signature. @throws {PeeringError} `invalid-argument`: not one, or not signed by its key. */
+/**
+ * Reads a request and checks its key, and then its signature: with a key that takes too long to use that would take long, too.
+ * @throws {PeeringError} `invalid-argument`: not one, with a weak key or such a one, or not signed by its key.
+ */
 export async function readCertificateRequest(pem: string): Promise<SigningRequest> {
+  const { request, publicKeyPem, names } = readable(() => parsedRequest(pem));
+  readable(() => requireStrongKey(publicKeyPem));
+  let isSigned: boolean;
   try {
-    const request = new x509.Pkcs10CertificateRequest(certificateRequestIn(pem));
-    const extensions = request.extensions.filter((found) => found instanceof x509.SubjectAlternativeNameExtension);
-    if (extensions.length > 1) throw new TypeError("more than one list of names");
-    if (await request.verify(webcrypto)) {
-      const names = extensions[0]?.names.items ?? [];
-      return {
-        publicKeyPem: request.publicKey.toString("pem"),
-        names: names.map(({ type, value }) => ({ type, value })),
-      };
-    }
+    isSigned = await request.verify(webcrypto);
   } catch (error) {
-    throw new PeeringError("invalid-argument", "the certificate signing request cannot be read", { cause: error });
+    throw unreadable(error);
   }
-  throw new PeeringError("invalid-argument", "the certificate signing request is not signed by its own key");
+  if (!isSigned)
+    throw new PeeringError("invalid-argument", "the certificate signing request is not signed by its own key");
+  return { publicKeyPem, names };
+}
+
+function parsedRequest(pem: string): SigningRequest & { readonly request: x509.Pkcs10CertificateRequest } {
+  const request = new x509.Pkcs10CertificateRequest(certificateRequestIn(pem));
+  const extensions = request.extensions.filter((found) => found instanceof x509.SubjectAlternativeNameExtension);
+  if (extensions.length > 1) throw new TypeError("more than one list of names");
+  const names = (extensions[0]?.names.items ?? []).map(({ type, value }) => ({ type, value }));
+  return { request, publicKeyPem: request.publicKey.toString("pem"), names };
+}
+
+function readable<Part>(read: () => Part): Part {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof PeeringError ? error : unreadable(error);
+  }
+}
+
+function unreadable(cause: unknown): PeeringError {
+  return new PeeringError("invalid-argument", "the certificate signing request cannot be read", { cause });
 }

@@ -2340,4 +2340,73 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/syntax/go-template.ts", "!Object.hasOwn(value, name)", "!(name in value)"],
     "test/unit/syntax/go-template.test.ts",
   ),
+  fault(
+    "slow-key-verified",
+    "the signature of a signing request is verified with a key that takes long",
+    ["src/trust/x509.ts", "  readable(() => requireStrongKey(publicKeyPem));\n", ""],
+    "test/unit/trust/sign-request.test.ts",
+  ),
+  fault(
+    "slow-root-leads",
+    "a root whose signatures take long to verify leads to certificates in the mesh",
+    ["src/token/pem.ts", "publicExponent > LARGEST_RSA.exponent ? undefined", "publicExponent < 0n ? undefined"],
+    "test/unit/mesh/verify-chain.test.ts",
+  ),
+  fault(
+    "signatures-without-end",
+    "any number of signatures is verified for one chain in the mesh",
+    ["src/mesh/identity/verify-chain.ts", "if (++signatures > MAX_SIGNATURES)", "if (signatures > MAX_SIGNATURES)"],
+    "test/unit/mesh/verify-chain.test.ts",
+  ),
+  fault(
+    "certificates-in-one-entry",
+    "a peering token may have any number of certificates in one entry",
+    ["src/host/given-tokens.ts", "Math.max(token.ca.length, blocksAtMost(token.ca))", "token.ca.length"],
+    "test/unit/http/token-bounds.test.ts",
+  ),
+  fault(
+    "large-file-read",
+    "a file is read to its end, however large it is",
+    [
+      "src/cli/read-file.ts",
+      "    if (bytes > limits.bytes) throw tooLarge(path, limits);\n    chunks.push(chunk.sub",
+      "    chunks.push(chunk.sub",
+    ],
+    "test/unit/cli/read-file.test.ts",
+  ),
+  fault(
+    "pipe-taken-for-a-file",
+    "a pipe is taken for an empty file",
+    ["src/cli/read-file.ts", "if (!stats.isFIFO()) return", "return"],
+    "test/unit/cli/read-file.test.ts",
+  ),
+  fault(
+    "configuration-quoted",
+    "an error about the configuration of an agent quotes a piece of it",
+    [
+      "src/cli/agent-options.ts",
+      "json = plainJson(readWholeValue(Buffer.from(await io.readFile(path))));",
+      "json = JSON.parse(await io.readFile(path));",
+    ],
+    "test/unit/cli/agent-files.test.ts",
+  ),
+  fault(
+    "stored-record-quoted",
+    "an error about a damaged record quotes a piece of it",
+    ["src/base/unquoted.ts", 'throw new TypeError("it is not JSON");', "return parse();"],
+    "test/unit/stores/config-entries.test.ts",
+    "test/unit/stores/prepared-queries.test.ts",
+  ),
+  fault(
+    "policies-at-once",
+    "policies and configuration in HCL are parsed in one turn",
+    ["src/syntax/hcl.ts", "if (this.#meter.isOver(CHARACTER_SIZE * read)) yield;", ""],
+    "test/unit/cli/agent-files.test.ts",
+  ),
+  fault(
+    "filter-at-once",
+    "the instances that the filter of a subset chooses are found in one turn",
+    ["src/mesh/host-view.ts", "if (meter.isOver(INSTANCE_SIZE + expression.length / FIELD_CHARACTERS)) yield;", ""],
+    "test/unit/mesh/host-view.test.ts",
+  ),
 ];

@@ -1,7 +1,8 @@
-import { readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage } from "node:http";
 import { text } from "node:stream/consumers";
 import { lookUp } from "../../src/cli/look-up.js";
+import { readTextFile } from "../../src/cli/read-file.js";
 import { runCommandLine } from "../../src/cli/run.js";
 import { outputOf, runProgram } from "../../src/cli/run-program.js";
 
@@ -38,7 +39,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
       world.onLog?.(output);
     },
     stdin: async () => world.stdin ?? "",
-    readFile: (path) => readFile(path, "utf8"),
+    readFile: readTextFile,
     readDirectory: (path) => readdir(path),
     holdPidFile: async (path) => {
       await writeFile(path, "1");

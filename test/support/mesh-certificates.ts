@@ -1,10 +1,12 @@
 import "reflect-metadata";
-import { randomBytes, webcrypto, X509Certificate } from "node:crypto";
+import { generateKeyPair, randomBytes, webcrypto, X509Certificate } from "node:crypto";
+import { promisify } from "node:util";
 import * as x509 from "@peculiar/x509";
 
 export { ExtendedKeyUsage, KeyUsageFlags } from "@peculiar/x509";
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
+const RSA = { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" } as const;
 const DAY_MS = 86_400_000;
 
 /** A certificate with its key, to sign others with. */
@@ -30,16 +32,31 @@ export interface Wanted {
   readonly name?: string;
   /** Whether it has an extension that nobody knows, and that must not be passed over. */
   readonly unknownCritical?: boolean;
+  /** An RSA key with this exponent. Default: a key on P-256. */
+  readonly rsaExponent?: number;
 }
 
 const LEAF_USAGES = x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment;
 const CA_USAGES = x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign;
 
+async function keysOf(rsaExponent: number | undefined): Promise<webcrypto.CryptoKeyPair> {
+  if (rsaExponent === undefined) return webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
+  // Web Crypto makes no keys with large exponents.
+  const made = await promisify(generateKeyPair)("rsa", { modulusLength: 2_048, publicExponent: rsaExponent });
+  const privateKey = made.privateKey.export({ type: "pkcs8", format: "der" });
+  const publicKey = made.publicKey.export({ type: "spki", format: "der" });
+  return {
+    privateKey: await webcrypto.subtle.importKey("pkcs8", privateKey, RSA, true, ["sign"]),
+    publicKey: await webcrypto.subtle.importKey("spki", publicKey, RSA, true, ["verify"]),
+  };
+}
+
 /** A certificate of any form, signed by `issuer`, or by itself. */
 export async function issue(wanted: Wanted, issuer?: Issued): Promise<Issued> {
   const { uris = [], dnsNames = [], ca = false, name = ca ? `CA ${randomBytes(4).toString("hex")}` : "" } = wanted;
   const { usages = [x509.ExtendedKeyUsage.clientAuth, x509.ExtendedKeyUsage.serverAuth] } = wanted;
-  const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
+  const keys = await keysOf(wanted.rsaExponent);
+  const signer = issuer?.keys.privateKey ?? keys.privateKey;
   const subject = name === "" ? {} : { subject: `CN=${name}` };
   const names: x509.JsonGeneralNames = [
     ...uris.map((value) => ({ type: "url" as const, value })),
@@ -53,8 +70,8 @@ export async function issue(wanted: Wanted, issuer?: Issued): Promise<Issued> {
       notBefore: new Date(wanted.notBefore ?? Date.now() - DAY_MS),
       notAfter: new Date(wanted.notAfter ?? Date.now() + DAY_MS),
       publicKey: keys.publicKey,
-      signingKey: issuer?.keys.privateKey ?? keys.privateKey,
-      signingAlgorithm: ALGORITHM,
+      signingKey: signer,
+      signingAlgorithm: signer.algorithm.name === ALGORITHM.name ? ALGORITHM : RSA,
       extensions: [
         new x509.BasicConstraintsExtension(ca, wanted.pathLength, true),
         new x509.KeyUsagesExtension(wanted.keyUsages ?? (ca ? CA_USAGES : LEAF_USAGES), true),

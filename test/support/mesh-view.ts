@@ -1,5 +1,5 @@
 import { createRegistry, type DescMessage, fromBinary, type JsonValue, toJson } from "@bufbuild/protobuf";
-import { doAll } from "../../src/base/steps.js";
+import { atOnce, doAll } from "../../src/base/steps.js";
 import { compileChain } from "../../src/config/chain.js";
 import { ConfigEntrySet } from "../../src/config/config-entry-set.js";
 import { endpointsOf } from "../../src/mesh/snapshot/endpoints.js";
@@ -139,7 +139,7 @@ export function viewOf(parts: ViewParts): MeshView {
     leaf: () => parts.leaf ?? parts.material ?? LEAF,
     gatewayLeaf: () => parts.gatewayLeaf ?? parts.material ?? LEAF,
     targetEndpoints: ({ service, subsetDefinition }) =>
-      endpointsOf(instances[service] ?? [], "lan", subsetDefinition.onlyPassing === true),
+      atOnce(endpointsOf(instances[service] ?? [], "lan", subsetDefinition.onlyPassing === true)),
     meshServices: () => Object.keys(instances),
     localGateways: () => endpointsOf(parts.gateways ?? [], "lan"),
     servers: () => parts.servers ?? [],

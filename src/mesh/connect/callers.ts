@@ -1,6 +1,6 @@
 import type { X509Certificate } from "node:crypto";
 import type { PeeringHost } from "../../host/host.js";
-import { certificatesIn } from "../../token/pem.js";
+import { certificatesIn, publicKeyOf } from "../../token/pem.js";
 import { parseSpiffeId, type SpiffeId } from "../../trust/spiffe.js";
 import { ANY_IDENTITY, carriedPattern } from "../identity/carried.js";
 import { type MeshTrust, trustDomainOf, type VerifiedIdentity } from "../identity/verify-chain.js";
@@ -47,7 +47,10 @@ export interface CallerTrust {
 
 export function callerTrust(clusters: readonly CallerCluster[]): CallerTrust {
   const parsed = (pems: readonly string[]): readonly X509Certificate[] =>
-    pems.flatMap((pem) => certificatesIn(pem).map(({ certificate }) => certificate));
+    // Roots whose keys are not used verify no certificate.
+    pems.flatMap((pem) =>
+      certificatesIn(pem).flatMap(({ certificate }) => (publicKeyOf(certificate) ? [certificate] : [])),
+    );
   return {
     clusters: new Map(clusters.map((cluster) => [cluster.trustDomain, cluster])),
     roots: new Map(clusters.map(({ trustDomain, rootPems }) => [trustDomain, parsed(rootPems)])),

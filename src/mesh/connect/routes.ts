@@ -1,5 +1,6 @@
 import { PeeringError } from "../../base/errors.js";
 import { joinHostPort } from "../../base/host-port.js";
+import { doAll } from "../../base/steps.js";
 import type { CompiledChain, ResolvedTarget } from "../../config/chain.js";
 import type { PeeringHost } from "../../host/host.js";
 import { certificatesIn } from "../../token/pem.js";
@@ -189,7 +190,7 @@ function localRoute(
       `${place} is in the datacenter "${target.datacenter}", and others are not served`,
     );
   }
-  const { list } = view.targetEndpoints(target);
+  const { list } = doAll(view.targetEndpoints(target));
   if (list.length === 0) {
     return new PeeringError("not-found", `there is no service ${place} in the mesh`, {
       remedy: "Register a sidecar for it, or the service itself with `connect: { native: true }`.",

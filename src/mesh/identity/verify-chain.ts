@@ -20,6 +20,8 @@ export type MeshRole = "client" | "server";
 
 /** Certificates that a chain may hold, the leaf included. Consul's have two or three. */
 const MAX_CHAIN = 10;
+/** Signatures that are verified for a chain: a bundle may hold any number of roots with one name. */
+const MAX_SIGNATURES = 20;
 const MAX_URI = 2_048;
 const SHOWN_CHARACTERS = 200;
 /** RFC 5280, 4.2.1.12. */
@@ -93,11 +95,17 @@ export function trustDomainOf(id: SpiffeId): string {
 /** Whether each certificate is issued by the next one, and one of them by a root. */
 function leadsTo(roots: readonly X509Certificate[], chain: readonly X509Certificate[], nowMs: number): boolean {
   let certificate = chain[0];
+  let signatures = 0;
+  const signs = (issuer: X509Certificate, child: X509Certificate): boolean => {
+    if (!child.checkIssued(issuer)) return false;
+    if (++signatures > MAX_SIGNATURES) throw refusal(`more than ${MAX_SIGNATURES} authorities could have signed it`);
+    return isIssuedBy(child, issuer);
+  };
   for (let below = 0; certificate !== undefined; below++) {
     const child = certificate;
-    if (roots.some((root) => isValid(root, nowMs) && maySign(root, below) && isIssuedBy(child, root))) return true;
+    if (roots.some((root) => isValid(root, nowMs) && maySign(root, below) && signs(root, child))) return true;
     const issuer = chain[below + 1];
-    if (issuer === undefined || !maySign(issuer, below) || !isIssuedBy(child, issuer)) return false;
+    if (issuer === undefined || !maySign(issuer, below) || !signs(issuer, child)) return false;
     requireValid(issuer, nowMs);
     certificate = issuer;
   }

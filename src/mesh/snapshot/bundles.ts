@@ -1,6 +1,6 @@
 import { compareUtf8 } from "../../base/byte-order.js";
 import type { TrustBundle } from "../../peering/peering.js";
-import { certificatesIn } from "../../token/pem.js";
+import { blocksAtMost } from "../../token/pem.js";
 
 /** Roots of one trust domain. */
 export interface TrustedDomain {
@@ -19,7 +19,8 @@ export function bundleProblem(bundle: TrustBundle, ownTrustDomain: string): stri
   if (bundle.trustDomain.toLowerCase() === ownTrustDomain.toLowerCase())
     return "its trust bundle names our trust domain";
   if (bundle.rootPems.length === 0) return "its trust bundle has no roots";
-  if (bundle.rootPems.some((pem) => certificatesIn(pem).length === 0))
+  // Bundles were parsed when they came, which takes too long to be done for each proxy.
+  if (bundle.rootPems.some((pem) => blocksAtMost([pem]) === 0))
     return "its trust bundle has a root that is no certificate";
   return undefined;
 }

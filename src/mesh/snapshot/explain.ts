@@ -429,7 +429,7 @@ function localSteps(view: MeshView, target: ResolvedTarget, place: string): read
       ),
     ];
   }
-  const { list } = view.targetEndpoints(target);
+  const { list } = doAll(view.targetEndpoints(target));
   if (list.length === 0) {
     return [
       step("instances", "failed", "nothing with an address and a port speaks for it in the mesh", {

@@ -168,7 +168,7 @@ function* exportedRoutes(
       ...chain,
       targets: chain.targets.filter(({ peer, datacenter }) => peer === "" && datacenter === view.datacenter),
     };
-    const places = placesOf(own, view, told);
+    const places = yield* placesOf(own, view, told);
     if (![...places.values()].some((place) => place.type === "local" && place.endpoints.list.length > 0)) continue;
     if (!isHttpLike(chain.protocol) && chain.nodes.get(chain.start)?.type !== "resolver") {
       told("its chain does not begin with a resolver");
@@ -197,7 +197,7 @@ function* localClusters(view: MeshView): Steps<readonly SplicedCluster[]> {
       if (meter.isOver(SERVICE_SIZE)) yield;
       clusters.push({
         name: serviceSni({ service, subset, datacenter, trustDomain }),
-        endpoints: view.targetEndpoints({ service, subset, subsetDefinition }),
+        endpoints: yield* view.targetEndpoints({ service, subset, subsetDefinition }),
       });
     }
   }

@@ -176,7 +176,7 @@ function* routedUpstreams(
     const upstream = upstreams.get(name);
     if (upstream === undefined) continue;
     if (meter.isOver(UPSTREAM_SIZE)) yield;
-    const route = routeOf(upstream, view, missing);
+    const route = yield* routeOf(upstream, view, missing);
     if (typeof route === "string") missing.push(`upstream "${name}": ${route}`);
     else routed.push({ upstream, virtualIps: virtualIpsOf(upstream, view), route });
   }
@@ -283,7 +283,7 @@ export function chainOf(view: MeshView, service: string, settings: UpstreamSetti
 }
 
 /** Where an upstream leads. A text says why it leads nowhere. @param missing - is told of each place that is left out. */
-export function routeOf({ id, settings }: Upstream, view: MeshView, missing: string[]): UpstreamRoute | string {
+export function* routeOf({ id, settings }: Upstream, view: MeshView, missing: string[]): Steps<UpstreamRoute | string> {
   if (id.type !== "") return `upstreams of type ${JSON.stringify(id.type)} are not served`;
   if (id.peer !== "") {
     const service = peeredService(view, id.peer, id.name);
@@ -298,16 +298,16 @@ export function routeOf({ id, settings }: Upstream, view: MeshView, missing: str
   return {
     type: "chain",
     chain,
-    places: placesOf(chain, view, (text) => missing.push(`upstream "${id.name}": ${text}`)),
+    places: yield* placesOf(chain, view, (text) => missing.push(`upstream "${id.name}": ${text}`)),
   };
 }
 
 /** The places that a chain leads to, by the ids of its targets. @param problem - is told of each that is left out. */
-export function placesOf(
+export function* placesOf(
   chain: CompiledChain,
   view: MeshView,
   problem: (text: string) => void,
-): ReadonlyMap<string, ChainPlace> {
+): Steps<ReadonlyMap<string, ChainPlace>> {
   const places = new Map<string, ChainPlace>();
   for (const target of chain.targets) {
     if (target.peer !== "") {
@@ -317,7 +317,7 @@ export function placesOf(
     } else if (target.datacenter !== view.datacenter) {
       problem(`target "${target.id}": other datacenters are not served`);
     } else {
-      places.set(target.id, { type: "local", target, endpoints: view.targetEndpoints(target) });
+      places.set(target.id, { type: "local", target, endpoints: yield* view.targetEndpoints(target) });
     }
   }
   return places;

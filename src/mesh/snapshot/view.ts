@@ -1,3 +1,4 @@
+import type { Steps } from "../../base/steps.js";
 import type { ChainOverrides, CompiledChain, ResolvedTarget } from "../../config/chain.js";
 import type { ConfigEntrySet } from "../../config/config-entry-set.js";
 import type { ServiceInstance } from "../../model/instance.js";
@@ -47,7 +48,7 @@ export interface MeshView {
   /** Where calls of a service may go. */
   chain(service: string, overrides?: ChainOverrides): CompiledChain;
   /** Local instances that speak for the service of a target in the mesh, by the filter of its subset. */
-  targetEndpoints(target: Pick<ResolvedTarget, "service" | "subset" | "subsetDefinition">): Endpoints;
+  targetEndpoints(target: Pick<ResolvedTarget, "service" | "subset" | "subsetDefinition">): Steps<Endpoints>;
   /** Names of the local services that anything speaks for in the mesh. */
   meshServices(): readonly string[];
   localGateways(): Endpoints;

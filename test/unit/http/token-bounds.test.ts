@@ -18,6 +18,11 @@ describe("a peering token that is given", () => {
   for (const [what, PeeringToken, text] of [
     ["characters", "A".repeat(2_001), "peering token has too many characters (2001 > 2000)"],
     ["certificates", encode({ CA: ["a", "b", "c"] }), "peering token has too many certificates (3 > 2)"],
+    [
+      "certificates in one entry",
+      encode({ CA: ["-----BEGIN CERTIFICATE-----\n".repeat(3)] }),
+      "peering token has too many certificates (3 > 2)",
+    ],
     ["addresses", encode({ ServerAddresses: ADDRESSES }), "peering token has too many server addresses (3 > 2)"],
     [
       "addresses of the operator",

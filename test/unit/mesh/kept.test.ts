@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { atOnce, doAll } from "../../../src/base/steps.js";
 import { KeptParts } from "../../../src/mesh/xds/kept-parts.js";
 import { proxyResources } from "../../../src/mesh/xds/proxy.js";
 import { ResourceEncoder, type ResourceSet } from "../../../src/mesh/xds/resources.js";
@@ -35,7 +36,7 @@ function steady(parts: Parameters<typeof viewOf>[0]): ReturnType<typeof viewOf> 
     ...view,
     chain: (service, overrides) =>
       once(`chain ${service} ${JSON.stringify(overrides)}`, () => view.chain(service, overrides)),
-    targetEndpoints: (target) => once(`endpoints ${target.service}`, () => view.targetEndpoints(target)),
+    targetEndpoints: (target) => atOnce(once(`endpoints ${target.service}`, () => doAll(view.targetEndpoints(target)))),
     localGateways: () => once("gateways", () => view.localGateways()),
   };
 }

@@ -65,6 +65,29 @@ describe("a chain in the mesh", () => {
     refuses([await leaf({}, third), second, third], /no root of its trust domain/);
   });
 
+  it("is not led to by a root whose signatures take too long to verify", async () => {
+    const under = async (rsaExponent: number): Promise<readonly [Issued, MeshTrust]> => {
+      const root = await issue({ ca: true, rsaExponent });
+      return [await leaf({}, root), new Map([[A, [root.certificate]]])];
+    };
+    const [usual, usualTrust] = await under(65_537);
+    assert.equal(verify([usual], "client", usualTrust), WEB);
+    const [slow, slowTrust] = await under(2_147_483_659);
+    refuses([slow], /no root of its trust domain/, "client", slowTrust);
+  });
+
+  it("is refused where more roots have the name of its issuer than are tried", async () => {
+    const roots = await Promise.all(Array.from({ length: 21 }, () => issue({ ca: true, name: "one of many" })));
+    const shown = await Promise.all(roots.map((root) => leaf({}, root)));
+    const [first, last] = [shown[0], shown.at(-1)];
+    assert.ok(first && last);
+    const trusted = (count: number): MeshTrust =>
+      new Map([[A, roots.slice(-count).map(({ certificate }) => certificate)]]);
+    assert.equal(verify([last], "client", trusted(20)), WEB);
+    refuses([last], /more than 20 authorities could have signed it/, "client", trusted(21));
+    refuses([first], /no root of its trust domain/, "client", trusted(20));
+  });
+
   it("is not longer than an authority of it allows", async () => {
     const last = await issue({ ca: true, pathLength: 0 }, rootA);
     const beyond = await issue({ ca: true }, last);

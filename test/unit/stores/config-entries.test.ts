@@ -144,6 +144,17 @@ test("a damaged entry is named", async () => {
   });
 });
 
+test("a damaged entry is not quoted: there may be a key in it", async () => {
+  const storage = memoryStorage();
+  const value = new TextEncoder().encode('{"entry":{"kind":"inline-certificate" "5e0b6a51-secret"}}');
+  await storage.commit([{ key: ["config", "inline-certificate", "x"], value }]);
+  await assert.rejects(ConfigEntries.open({ storage, datacenter }), {
+    code: "storage-failed",
+    message: "stored config entry config/inline-certificate/x is damaged: it is not JSON",
+    cause: new TypeError("it is not JSON"),
+  });
+});
+
 test("a write that would make a discovery chain too long is refused, counted, and changes nothing", async () => {
   const incidents = new Incidents();
   const entries = await ConfigEntries.open({

@@ -259,5 +259,9 @@ describe("prepared queries of a host", () => {
       code: "storage-failed",
       message: /stored query queries\/x is damaged/,
     });
+    await storage.commit([{ key: [...QUERIES_PREFIX, "x"], value: Buffer.from('{"sealedToken":"5e0b6a51-sec') }]);
+    await assert.rejects(PreparedQueries.open({ storage, random: systemRandom }), {
+      message: "stored query queries/x is damaged: it is not JSON",
+    });
   });
 });

@@ -9,7 +9,7 @@ import { builtInAuthority } from "../../../src/trust/built-in-authority.js";
 import { providedAuthority } from "../../../src/trust/provided-authority.js";
 import { givenRoot } from "../../support/given-root.js";
 import { fieldsOf } from "./go-verifier.js";
-import { request, uri } from "./signing-requests.js";
+import { request, unsignedRequest, uri } from "./signing-requests.js";
 import { ManualClock } from "./support.js";
 
 const START = Date.UTC(2026, 0, 1);
@@ -182,7 +182,7 @@ test("weak keys, and such as take too long to use, are refused", async () => {
     [{ key: "RSA 2040" }, "CSR key must have 2048 to 8192 bits where it is RSA, not 2040"],
     [
       { key: "RSA 2048", exponent: Uint8Array.of(3) },
-      "CSR key must have an odd exponent of at least 65537 where it is RSA",
+      "CSR key must have an odd exponent from 65537 to 2147483647 where it is RSA",
     ],
   ] as const) {
     const csr = await request([web], asked);
@@ -190,6 +190,29 @@ test("weak keys, and such as take too long to use, are refused", async () => {
   }
   for (const key of ["RSA 2048", "EC P-384", "Ed25519"] as const) {
     await authority.signRequest(await request([web], { key }), WEB);
+  }
+});
+
+test("the key of a request is judged before its signature is verified, which would take long", async () => {
+  await using authority = await builtInAuthority({ storage: memoryStorage() });
+  for (const [key, message] of [
+    [{ bits: 8_200 }, "CSR key must have 2048 to 8192 bits where it is RSA, not 8200"],
+    [{ bits: 16_384 }, "CSR key must have 2048 to 8192 bits where it is RSA, not 16384"],
+    [
+      { bits: 3_072, exponent: new Uint8Array(380).fill(0x7f) },
+      "CSR key must have an odd exponent from 65537 to 2147483647 where it is RSA",
+    ],
+    [
+      { bits: 2_048, exponent: Uint8Array.of(0x80, 0, 0, 1) },
+      "CSR key must have an odd exponent from 65537 to 2147483647 where it is RSA",
+    ],
+    [
+      { bits: 2_048, exponent: Uint8Array.of(0x7f, 0xff, 0xff, 0xff) },
+      "the certificate signing request is not signed by its own key",
+    ],
+    [{ bits: 2_048 }, "the certificate signing request is not signed by its own key"],
+  ] as const) {
+    await assert.rejects(authority.signRequest(unsignedRequest(key), WEB), { code: "invalid-argument", message });
   }
 });
 
