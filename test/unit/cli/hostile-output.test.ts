@@ -39,6 +39,12 @@ function unseenIn(output: string): readonly string[] {
 /** An answer of a server in which every text is `text`. */
 function answers(text: string): Readonly<Record<string, unknown>> {
   const map = { [text]: text };
+  const proxy = {
+    ID: text,
+    Kind: "connect-proxy",
+    Service: text,
+    Proxy: { DestinationServiceID: text, DestinationServiceName: text, Config: { envoy_stats_tags: [text] } },
+  };
   const peering = {
     ID: text,
     Name: text,
@@ -90,14 +96,9 @@ function answers(text: string): Readonly<Record<string, unknown>> {
     "GET /v1/catalog/service/s": [flat],
     "GET /v1/catalog/node/n": { Node: node, Services: { [text]: service } },
     "GET /v1/agent/self": { Config: { NodeName: text }, Stats: { [text]: { [text]: text, more: text } } },
-    "GET /v1/agent/services": {
-      s: {
-        ID: text,
-        Kind: "connect-proxy",
-        Service: text,
-        Proxy: { DestinationServiceID: text, DestinationServiceName: text },
-      },
-    },
+    "GET /v1/agent/services": { s: proxy },
+    [`GET /v1/agent/service/${text}`]: proxy,
+    [`GET /v1/catalog/node-services/${text}`]: { Node: { Datacenter: text }, Services: [proxy] },
     "GET /v1/agent/members": [
       { Name: text, Addr: text, Port: 1, Status: 1, Tags: { ...map, role: "consul", build: text } },
     ],
@@ -180,7 +181,13 @@ const runs: Readonly<Record<string, (text: string) => readonly (readonly string[
   "config write": () => [["-"]],
   "connect ca get-config": () => [[]],
   // A file that says nothing of it.
-  "connect envoy": (text) => [["-sidecar-for", text, "-bootstrap", "-grpc-addr", "127.0.0.1:1", "-node-name", text]],
+  "connect envoy": (text) => {
+    const shared = ["-bootstrap", "-grpc-addr", "127.0.0.1:1"];
+    return [
+      [...shared, "-sidecar-for", text],
+      [...shared, "-proxy-id", text, "-node-name", text],
+    ];
+  },
   "connect ca set-config": () => [["-config-file", "package.json"]],
   info: () => [[]],
   "intention check": (text) => [[text, text]],
