@@ -124,20 +124,21 @@ function positionText(source: string, offset: number): string {
 /** Counts lines for offsets that only grow. */
 class Lines {
   readonly #text: string;
-  #start = 0;
   #line = 1;
+  /** Where the line ends. Kept, as a text of one long line would be searched through for each offset. */
+  #end: number;
 
   constructor(text: string) {
     this.#text = text;
+    this.#end = text.indexOf("\n");
   }
 
   at(offset: number): number {
-    for (;;) {
-      const end = this.#text.indexOf("\n", this.#start);
-      if (end < 0 || end >= offset) return this.#line;
+    while (this.#end >= 0 && this.#end < offset) {
       this.#line++;
-      this.#start = end + 1;
+      this.#end = this.#text.indexOf("\n", this.#end + 1);
     }
+    return this.#line;
   }
 }
 
@@ -145,6 +146,7 @@ const NAME_START = /[\p{L}_]/u;
 const NAME_PART = /[\p{L}\p{Nd}_.-]/u;
 /** Characters of a text that mean themselves. */
 const PLAIN = /[^"\\$\n]+/y;
+const SPACE = /\s+/y;
 const NUMBER = /-?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)/y;
 const HEREDOC = /<<(-?)([\p{L}\p{Nd}_]+)\r?\n/uy;
 /** Weights in a step: of a character that is read, and of a value that is made into another form. */
@@ -293,8 +295,10 @@ class Parser {
     for (;;) {
       const rest = this.#source[this.#position];
       if (rest === undefined) return;
-      if (/\s/.test(rest)) {
-        this.#position++;
+      SPACE.lastIndex = this.#position;
+      const [space = ""] = SPACE.exec(this.#source) ?? [];
+      if (space !== "") {
+        this.#position += space.length;
       } else if (rest === "#" || this.#source.startsWith("//", this.#position)) {
         const end = this.#source.indexOf("\n", this.#position);
         this.#position = end < 0 ? this.#source.length : end;

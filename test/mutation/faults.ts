@@ -2409,4 +2409,14 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/mesh/host-view.ts", "if (meter.isOver(INSTANCE_SIZE + expression.length / FIELD_CHARACTERS)) yield;", ""],
     "test/unit/mesh/host-view.test.ts",
   ),
+  fault(
+    "line-searched-again",
+    "the end of a line is searched for again for each key on it",
+    [
+      "src/syntax/hcl.ts",
+      "    while (this.#end >= 0 && this.#end < offset) {",
+      '    this.#text.split("\\n");\n    while (this.#end >= 0 && this.#end < offset) {',
+    ],
+    "test/unit/access/policies-growth.test.ts",
+  ),
 ];

@@ -27,6 +27,19 @@ describe("a long file of policies", () => {
       },
     }));
 
+  it("costs no more where all of it is on one line", () =>
+    assertLinear<string>({
+      size: 8_000,
+      prepare: async (size) => {
+        const names = Array.from({ length: size }, (_, index) => `s${index}`);
+        const service = Object.fromEntries(names.map((name) => [name, { policy: "read" }]));
+        return JSON.stringify({ policy: { all: { service } } });
+      },
+      steps: {
+        "when it is read": (text, size) => assert.equal(parseAclPolicies(text).policies?.get("all")?.length, size),
+      },
+    }));
+
   it("may have any number of rules of one token", () => {
     const count = 130_000;
     const { tokens = [] } = parseAclPolicies(`token "t" {\nsecret = "x"\nrules {\n${rules(count)}\n}\n}`);
