@@ -2366,11 +2366,11 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "large-file-read",
-    "a file is read to its end, however large it is",
+    "a file without an end is taken for an empty one",
     [
       "src/cli/read-file.ts",
       "    if (bytes > limits.bytes) throw tooLarge(path, limits);\n    chunks.push(chunk.sub",
-      "    chunks.push(chunk.sub",
+      '    if (bytes > limits.bytes) return "";\n    chunks.push(chunk.sub',
     ],
     "test/unit/cli/read-file.test.ts",
   ),
