@@ -116,6 +116,11 @@ export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The code of an error of the system or of a library, such as `ENOENT`; undefined: it has none. */
+export function errorCode(error: unknown): unknown {
+  return error instanceof Error && "code" in error ? error.code : undefined;
+}
+
 /** Longest text of an error that is sent to a caller, in characters. */
 export const MAX_TOLD_CHARACTERS = 2_048;
 const END_CHARACTERS = 256;

@@ -1,4 +1,3 @@
-import { errorText } from "../base/errors.js";
 import type { JsonObject } from "../client/index.js";
 import { memberOf } from "../client/json-reader.js";
 import { HclError, parseHcl } from "../syntax/hcl.js";
@@ -6,6 +5,7 @@ import { type Command, CommandError, type CommandGroup, type CommandLineIo } fro
 import { readOptions, serverFlags } from "./connection-flags.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { attempt } from "./peering-commands.js";
+import { readProblem } from "./read-file.js";
 
 const casFlag: Flag = {
   name: "cas",
@@ -32,9 +32,7 @@ export async function loadData(path: string, io: CommandLineIo): Promise<string>
   try {
     return path === "-" ? await io.stdin() : await io.readFile(path);
   } catch (error) {
-    const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
-    const reason = missing ? `open ${path}: no such file or directory` : errorText(error);
-    throw new CommandError(`Failed to load data: Failed to read file: ${reason}`, { cause: error });
+    throw new CommandError(`Failed to load data: Failed to read file: ${readProblem(path, error)}`, { cause: error });
   }
 }
 

@@ -1,4 +1,3 @@
-import { errorText } from "../base/errors.js";
 import type { Json, JsonObject } from "../client/index.js";
 import {
   type GoJson,
@@ -18,6 +17,7 @@ import { type Command, CommandError, type CommandGroup, type CommandLineIo } fro
 import { readOptions, serverFlags } from "./connection-flags.js";
 import { envoyCommand } from "./envoy-command.js";
 import { attempt } from "./peering-commands.js";
+import { readProblem } from "./read-file.js";
 
 interface ConfigurationFile {
   readonly Provider: string;
@@ -46,9 +46,7 @@ async function readConfiguration(path: string, io: CommandLineIo): Promise<Confi
   try {
     text = await io.readFile(path);
   } catch (error) {
-    const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
-    const reason = missing ? `open ${path}: no such file or directory` : errorText(error);
-    throw new CommandError(`Error reading config file: ${reason}`, { cause: error });
+    throw new CommandError(`Error reading config file: ${readProblem(path, error)}`, { cause: error });
   }
   try {
     return readGo(readWholeValue(Buffer.from(text)), configurationType);

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { errorText } from "../base/errors.js";
+import { errorCode, errorText } from "../base/errors.js";
 import { type ClientTlsOptions, ConsulClient, type RequestOptions } from "../client/index.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import type { Flag, ParsedFlags } from "./flags.js";
@@ -163,14 +163,10 @@ export async function filesIn(folder: string, io: CommandLineIo): Promise<readon
       try {
         return await filesIn(path, io);
       } catch (error) {
-        if (isErrno(error) && error.code === "ENOTDIR") return [path];
+        if (errorCode(error) === "ENOTDIR") return [path];
         throw error;
       }
     }),
   );
   return files.flat();
-}
-
-function isErrno(error: unknown): error is NodeJS.ErrnoException {
-  return error instanceof Error && "code" in error;
 }

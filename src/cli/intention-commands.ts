@@ -1,4 +1,3 @@
-import { errorText } from "../base/errors.js";
 import { HttpError, type IntentionEnds, type IntentionRecord, type JsonObject } from "../client/index.js";
 import { memberOf } from "../client/json-reader.js";
 import { decodeGo, GoJsonError, goAny, isGoObject, plainJson } from "../syntax/go-json.js";
@@ -6,6 +5,7 @@ import { type Command, CommandError, type CommandGroup, type CommandLineIo } fro
 import { readOptions, serverFlags } from "./connection-flags.js";
 import { table } from "./output.js";
 import { attempt } from "./peering-commands.js";
+import { readProblem } from "./read-file.js";
 
 const DEFAULT = "default";
 /** The zero time of Go, which those intentions show that were written without an id. */
@@ -94,10 +94,7 @@ async function contentOf(path: string, io: CommandLineIo): Promise<string> {
   try {
     return path === "-" ? await io.stdin() : await io.readFile(path);
   } catch (error) {
-    const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
-    throw new CommandError(`Error: ${missing ? `open ${path}: no such file or directory` : errorText(error)}`, {
-      cause: error,
-    });
+    throw new CommandError(`Error: ${readProblem(path, error)}`, { cause: error });
   }
 }
 

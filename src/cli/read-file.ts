@@ -1,6 +1,7 @@
 import { close, constants, fstat, open, read } from "node:fs";
 import { Socket } from "node:net";
 import { promisify } from "node:util";
+import { errorCode, errorText } from "../base/errors.js";
 
 /** Bounds on the reading of a file. */
 export interface FileLimits {
@@ -73,4 +74,9 @@ async function readPipe(fd: number, path: string, limits: FileLimits): Promise<s
 
 function tooLarge(path: string, { bytes }: FileLimits): Error {
   return new Error(`${path} is larger than the ${bytes} bytes that are read of a file`);
+}
+
+/** Why a file could not be read; of one that is not there in the words of Consul's command. */
+export function readProblem(path: string, error: unknown): string {
+  return errorCode(error) === "ENOENT" ? `open ${path}: no such file or directory` : errorText(error);
 }

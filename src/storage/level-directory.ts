@@ -1,7 +1,7 @@
 import { closeSync, constants, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { chmod, lstat, mkdir, open, readdir, readFile, realpath, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { errorText, PeeringError } from "../base/errors.js";
+import { errorCode, errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
 import { crc32c } from "./crc32c.js";
 
@@ -76,7 +76,7 @@ export class DataDirectory {
         if ((mode & OTHERS) !== 0) await chmod(join(this.path, file), PRIVATE_FILE);
       } catch (error) {
         // The engine removes files meanwhile.
-        if (codeOf(error) !== "ENOENT") throw error;
+        if (errorCode(error) !== "ENOENT") throw error;
       }
     }
   }
@@ -138,7 +138,7 @@ export class DataDirectory {
     try {
       await (await open(join(this.path, this.#mark), "wx", PRIVATE_FILE)).close();
     } catch (error) {
-      if (codeOf(error) !== "EEXIST") throw error;
+      if (errorCode(error) !== "EEXIST") throw error;
       throw inUse(this.name, error);
     }
   }
@@ -163,7 +163,7 @@ export class AcknowledgedRevision {
    */
   static async read(directory: DataDirectory): Promise<bigint | undefined> {
     const text = await readFile(join(directory.path, ACKNOWLEDGED), "latin1").catch((error: unknown) => {
-      if (codeOf(error) === "ENOENT") return undefined;
+      if (errorCode(error) === "ENOENT") return undefined;
       throw error;
     });
     if (text === undefined) return undefined;
@@ -215,14 +215,14 @@ async function makeDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, { mode: PRIVATE_DIRECTORY });
   } catch (error) {
-    const code = codeOf(error);
+    const code = errorCode(error);
     if (code === "EEXIST" && (await stat(path)).isDirectory()) return;
     const parent = dirname(path);
     if (code !== "ENOENT" || parent === path) throw error;
     await makeDirectory(parent);
     await mkdir(path, { mode: PRIVATE_DIRECTORY }).catch(async (failure: unknown) => {
       // Another process may have made it.
-      if (codeOf(failure) !== "EEXIST" || !(await stat(path)).isDirectory()) throw failure;
+      if (errorCode(failure) !== "EEXIST" || !(await stat(path)).isDirectory()) throw failure;
     });
   }
 }
@@ -233,7 +233,7 @@ async function directoryAt(name: string): Promise<string> {
     await makeDirectory(name);
     return await realpath(name);
   } catch (error) {
-    const code = codeOf(error);
+    const code = errorCode(error);
     if (code !== "EEXIST" && code !== "ENOTDIR") throw cannotOpen(name, error);
     throw new PeeringError("storage-failed", `the data directory ${name} is a file, or lies in one`, {
       cause: error,
@@ -270,8 +270,4 @@ export function cannotOpen(name: string, error: unknown): PeeringError {
     cause: error,
     remedy: "Let the user of this process write there, or name another directory.",
   });
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
 }

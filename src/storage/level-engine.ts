@@ -1,4 +1,5 @@
 import { ClassicLevel, type Iterator } from "classic-level";
+import { errorCode } from "../base/errors.js";
 
 /** LevelDB, with keys and values as bytes. */
 export type Database = ClassicLevel<Buffer, Uint8Array>;
@@ -26,7 +27,7 @@ export async function isInUse(path: string): Promise<boolean> {
   try {
     await new ClassicLevel(path).open({ createIfMissing: false, errorIfExists: true });
   } catch (error) {
-    return codeOf(causeOf(error)) === "LEVEL_LOCKED";
+    return errorCode(causeOf(error)) === "LEVEL_LOCKED";
   }
   return false;
 }
@@ -34,8 +35,4 @@ export async function isInUse(path: string): Promise<boolean> {
 /** The engine wraps its errors. */
 export function causeOf(error: unknown): unknown {
   return error instanceof Error && error.cause instanceof Error ? error.cause : error;
-}
-
-export function codeOf(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
 }

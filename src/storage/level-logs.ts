@@ -1,5 +1,6 @@
 import { open, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { errorCode } from "../base/errors.js";
 
 /** A row takes no more than so many bytes in memory beside its key and value: its number, its place in order, and rounding. */
 const ROW_BYTES = 256;
@@ -62,6 +63,6 @@ async function syncFile(path: string): Promise<void> {
       await file.close();
     }
   } catch (error) {
-    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+    if (errorCode(error) !== "ENOENT") throw error;
   }
 }

@@ -1,13 +1,13 @@
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Closable } from "../base/closable.js";
-import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
+import { asPeeringError, errorCode, errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { ChangeLog, type LoggedWrite } from "./change-log.js";
 import { damagedEntries } from "./damaged-entries.js";
 import { ABOVE_EVERY_KEY, decodeKey, encodeEntryKey, encodeKey } from "./key-encoding.js";
 import { AcknowledgedRevision, cannotOpen, DataDirectory, inUse } from "./level-directory.js";
-import { causeOf, codeOf, type Database, databaseAt, type EngineOptions, isInUse } from "./level-engine.js";
+import { causeOf, type Database, databaseAt, type EngineOptions, isInUse } from "./level-engine.js";
 import { damagedDirectory, type FilesVerified, type LogPart, verifyFiles } from "./level-files.js";
 import type { TableRow } from "./level-format.js";
 import { FORMER_KEY, FormerSecrets, isSecret, type Surroundings } from "./level-former.js";
@@ -285,8 +285,8 @@ async function dropDamaged(
 function openError(directory: string, error: unknown): PeeringError {
   if (error instanceof PeeringError) return error;
   const cause = causeOf(error);
-  if (codeOf(cause) === "LEVEL_LOCKED") return inUse(directory, cause);
-  if (codeOf(cause) === "LEVEL_CORRUPTION") return damagedDirectory(directory, errorText(cause));
+  if (errorCode(cause) === "LEVEL_LOCKED") return inUse(directory, cause);
+  if (errorCode(cause) === "LEVEL_CORRUPTION") return damagedDirectory(directory, errorText(cause));
   return cannotOpen(directory, cause);
 }
 
@@ -662,7 +662,7 @@ class LevelStorage implements Storage, Closable {
   }
 
   #failureOf(error: unknown): PeeringError {
-    const damaged = codeOf(causeOf(error)) === "LEVEL_CORRUPTION";
+    const damaged = errorCode(causeOf(error)) === "LEVEL_CORRUPTION";
     return damaged ? damagedDirectory(this.#place.name, errorText(error)) : asPeeringError(error, "storage-failed");
   }
 

@@ -3,7 +3,7 @@ import type { Http2Session } from "node:http2";
 import type { Socket } from "node:net";
 import { Alarm } from "../base/alarm.js";
 import { type Clock, systemClock } from "../base/environment.js";
-import { errorText } from "../base/errors.js";
+import { errorCode, errorText } from "../base/errors.js";
 import { joinHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
 import { type NoPlace, type Place, Places, sourceOf } from "../base/sources.js";
@@ -383,7 +383,8 @@ export function hangUp(socket: Socket, session: Http2Session | undefined): void 
 
 /** Whether the process, or the system, cannot open one more file or socket. */
 export function isOutOfDescriptors(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === "EMFILE" || error.code === "ENFILE");
+  const code = errorCode(error);
+  return code === "EMFILE" || code === "ENFILE";
 }
 
 /** Tells of what {@link isOutOfDescriptors} finds, wherever it is found. */

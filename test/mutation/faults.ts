@@ -752,7 +752,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a process can open a data directory twice, by two paths",
     [
       "src/storage/level-directory.ts",
-      '      if (codeOf(error) !== "EEXIST") throw error;\n      throw inUse(this.name, error);\n',
+      '      if (errorCode(error) !== "EEXIST") throw error;\n      throw inUse(this.name, error);\n',
       "",
     ],
     "test/unit/storage/level-directory.test.ts",
