@@ -7,6 +7,13 @@ export interface HostPort {
   readonly port: number;
 }
 
+/** Whether a number is a port that can be dialed. */
+export function isPort(port: number): boolean {
+  return Number.isInteger(port) && port > 0 && port <= MAX_PORT;
+}
+
+const MAX_PORT = 65_535;
+
 /**
  * Splits `host:port`, an IPv6 host in brackets; nothing is looked up. The port is a decimal from 0 to 65535.
  * @returns the reason, in the words of Go's `net.SplitHostPort`, for an address that cannot be split.
@@ -27,7 +34,7 @@ export function readHostPort(address: string): HostPort | string {
   if (/[[\]]/.test(host)) return "unexpected bracket in address";
   const text = address.slice(colon + 1);
   const port = Number(text);
-  return /^[0-9]+$/.test(text) && port <= 65_535 ? { host, port } : `invalid port "${text}"`;
+  return /^[0-9]+$/.test(text) && port <= MAX_PORT ? { host, port } : `invalid port "${text}"`;
 }
 
 /** As {@link readHostPort}; undefined when it cannot be split, or when the port is 0, which cannot be dialed. */

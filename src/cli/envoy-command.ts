@@ -1,5 +1,5 @@
 import { errorText } from "../base/errors.js";
-import { ipVersion, joinHostPort, splitHostPort } from "../base/host-port.js";
+import { ipVersion, isPort, joinHostPort, splitHostPort } from "../base/host-port.js";
 import { type ConsulClient, HttpError, type JsonObject } from "../client/index.js";
 import { numberOf, objectOf } from "../client/json-reader.js";
 import { OLDEST_ENVOY } from "../model/connected-proxy.js";
@@ -277,21 +277,21 @@ function prometheusParts(flags: ParsedFlags): PrometheusParts {
     );
   }
   const backendPort = flags.text("prometheus-backend-port");
-  if (backendPort !== "" && !isPort(backendPort)) {
+  if (backendPort !== "" && !isPortText(backendPort)) {
     throw new CommandError(`-prometheus-backend-port: no port: ${backendPort}`);
   }
   return { backendPort, scrapePath: flags.text("prometheus-scrape-path"), certificateFile, keyFile, caFile, caPath };
 }
 
-function isPort(text: string): boolean {
-  return /^\d{1,5}$/.test(text) && Number(text) > 0 && Number(text) <= 65_535;
+function isPortText(text: string): boolean {
+  return /^\d{1,5}$/.test(text) && isPort(Number(text));
 }
 
 /** `""`: it is not asked for. */
 function readyBind(flags: ParsedFlags): string {
   const [host, port] = [flags.text("envoy-ready-bind-address"), flags.text("envoy-ready-bind-port")];
   if (host === "" && (port === "" || port === "0")) return "";
-  if (host === "" || !isPort(port)) {
+  if (host === "" || !isPortText(port)) {
     throw new CommandError("-envoy-ready-bind-address and a port in -envoy-ready-bind-port belong together");
   }
   return joinHostPort(host, port);

@@ -186,7 +186,11 @@ function exportedServices(host: PeeringHost): readonly ExportedMeshService[] {
   const found = new Map<string, string[]>();
   for (const { name, state } of host.view.peerings()) {
     if (state === "deleting" || state === "terminated") continue;
-    for (const service of host.exports.forPeer(name)) found.set(service, [...(found.get(service) ?? []), name]);
+    for (const service of host.exports.forPeer(name)) {
+      const peers = found.get(service);
+      if (peers === undefined) found.set(service, [name]);
+      else peers.push(name);
+    }
   }
   return [...found].map(([service, peers]) => ({ service, peers: peers.sort(compareUtf8) }));
 }

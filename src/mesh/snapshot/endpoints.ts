@@ -1,5 +1,5 @@
 import { compareUtf8 } from "../../base/byte-order.js";
-import { ipVersion } from "../../base/host-port.js";
+import { ipVersion, isPort } from "../../base/host-port.js";
 import { healthOf } from "../../model/check-groups.js";
 import type { ServiceInstance } from "../../model/instance.js";
 
@@ -55,7 +55,7 @@ export function endpointOf(instance: ServiceInstance, side: Side, onlyPassing = 
 export function endpointsOf(instances: readonly ServiceInstance[], side: Side, onlyPassing = false): Endpoints {
   const all = instances
     .map((instance) => endpointOf(instance, side, onlyPassing))
-    .filter(({ address, port }) => address !== "" && port > 0 && port <= 65_535);
+    .filter(({ address, port }) => address !== "" && isPort(port));
   const named = all.filter(({ address }) => ipVersion(address) === 0);
   const list = (named.length > 0 ? named : all).sort(compareEndpoints);
   return { list, hostnames: named.length > 0 };

@@ -39,10 +39,8 @@ export interface ConnectionFacts {
   registeredUpstreams(service: string): readonly Upstream[];
 }
 
-/** The steps about one place that a chain leads to. */
-interface Place {
-  readonly steps: readonly ConnectionStep[];
-}
+/** The steps about each place that a chain leads to, by the id of its target. */
+type Places = ReadonlyMap<string, readonly ConnectionStep[]>;
 
 /**
  * Whether one service reaches another, by the same decisions that proxies and programs of this cluster go by, in the order in which they count. Of what
@@ -99,7 +97,7 @@ function within(view: MeshView, facts: ConnectionFacts, question: ConnectionQues
   const { settings } = usedUpstream(view, facts, question, "");
   const chain = chainOf(view, destination, settings);
   const before = [chainStep(chain)];
-  const places = new Map<string, Place>(
+  const places: Places = new Map(
     chain.targets.map((target) => {
       const place = placeName(target);
       const steps =
@@ -113,11 +111,11 @@ function within(view: MeshView, facts: ConnectionFacts, question: ConnectionQues
               ...peeredSteps(view, facts, target, gatewayModeOf(settings, target), place),
               foreignIntentions(source, target, place),
             ];
-      return [target.id, { steps }];
+      return [target.id, steps] as const;
     }),
   );
   const after = [rootsStep(view), certificateStep(facts, source)];
-  const steps = [...before, ...[...places.values()].flatMap((place) => place.steps), ...after];
+  const steps = [...before, ...[...places.values()].flat(), ...after];
   const failed = firstFailed(before) ?? failedPlace(chain, places) ?? firstFailed(after);
   return { steps, failed, hints: upstreamHints(facts, source, { service: destination, peer: "" }) };
 }
@@ -129,7 +127,7 @@ function inbound(view: MeshView, facts: ConnectionFacts, question: ConnectionQue
   const before = [peeringStep(facts, peer), exportStep(facts, destination, peer), chainStep(chain)];
   // A gateway passes no call on to another cluster.
   const own = chain.targets.filter(({ peer: other, datacenter }) => other === "" && datacenter === view.datacenter);
-  const places = new Map<string, Place>(
+  const places: Places = new Map(
     own.map((target) => {
       const place = placeName(target);
       const asked = { ...question, destination: target.service };
@@ -138,7 +136,7 @@ function inbound(view: MeshView, facts: ConnectionFacts, question: ConnectionQue
         certificateStep(facts, target.service, place),
         intentionStep(view, asked, chain, place),
       ];
-      return [target.id, { steps }];
+      return [target.id, steps] as const;
     }),
   );
   const reached =
@@ -166,7 +164,7 @@ function inbound(view: MeshView, facts: ConnectionFacts, question: ConnectionQue
       `whether "${question.source}" has a certificate there, and its cluster can dial the gateway, only the peer "${peer}" knows`,
     ),
   ];
-  const steps = [...before, ...reached, ...[...places.values()].flatMap((place) => place.steps), ...after];
+  const steps = [...before, ...reached, ...[...places.values()].flat(), ...after];
   const failed = firstFailed(before) ?? firstFailed(reached) ?? failedPlace(chain, places) ?? firstFailed(after);
   const exported = [{ service: destination, peers: [peer] }];
   const byDefault = view.allowsByDefault ? "allow" : "deny";
@@ -192,11 +190,11 @@ function usedUpstream(
 }
 
 /** A step that failed of the first way through the chain that leads to no working place. */
-function failedPlace(chain: CompiledChain, places: ReadonlyMap<string, Place>): ConnectionStep | undefined {
+function failedPlace(chain: CompiledChain, places: Places): ConnectionStep | undefined {
   for (const node of chain.nodes.values()) {
     if (node.type !== "resolver") continue;
-    const ways = [node.target, ...(node.failover?.targets ?? [])].flatMap((id) => places.get(id) ?? []);
-    const failures = ways.map(({ steps }) => firstFailed(steps));
+    const ways = [node.target, ...(node.failover?.targets ?? [])].map((id) => places.get(id));
+    const failures = ways.flatMap((steps) => (steps === undefined ? [] : [firstFailed(steps)]));
     // One that works is enough: calls fail over to it.
     if (failures.length > 0 && !failures.includes(undefined)) return failures[0];
   }

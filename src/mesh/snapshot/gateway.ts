@@ -1,5 +1,5 @@
 import { compareUtf8 } from "../../base/byte-order.js";
-import { ipVersion, splitHostPort } from "../../base/host-port.js";
+import { ipVersion, isPort, splitHostPort } from "../../base/host-port.js";
 import { StepMeter, type Steps } from "../../base/steps.js";
 import { withCentralConfig } from "../../config/central-config.js";
 import { type CompiledChain, isHttpLike } from "../../config/chain.js";
@@ -130,7 +130,7 @@ function listenersOf(
   const taken = new Set<string>();
   // By name; those without a usable address, and second ones for the same place, do not count.
   return found
-    .filter(({ address, port }) => ipVersion(address) !== 0 && port > 0 && port <= 65_535)
+    .filter(({ address, port }) => ipVersion(address) !== 0 && isPort(port))
     .sort(
       (left, right) =>
         compareUtf8(left.name, right.name) || compareUtf8(left.address, right.address) || left.port - right.port,
@@ -246,9 +246,7 @@ function ownServers(view: MeshView, problem: (text: string) => void): MeshGatewa
   const list = servers.flatMap((instance) => {
     const { address } = addressOf(instance, "lan");
     const port = Number(instance.service.meta[PORT_FOR_PEERS] ?? instance.service.port);
-    return address !== "" && Number.isInteger(port) && port > 0 && port <= 65_535
-      ? [{ address, port, healthy: true, weight: 1 }]
-      : [];
+    return address !== "" && isPort(port) ? [{ address, port, healthy: true, weight: 1 }] : [];
   });
   if (list.length === 0) problem("the servers of this cluster: none has a port for peers");
   const serverName = peeringServerName(view.datacenter, view.trustDomain);

@@ -1,4 +1,4 @@
-import { ipVersion } from "../../base/host-port.js";
+import { ipVersion, isPort } from "../../base/host-port.js";
 import { StepMeter, type Steps } from "../../base/steps.js";
 import { isHttpLike } from "../../config/chain.js";
 import { emptyProxy } from "../../model/instance.js";
@@ -133,7 +133,7 @@ function inbound(snapshot: SidecarSnapshot, tracing: Uint8Array | undefined, opt
   const drafts = emptyDrafts();
   const { publicListener: ownListener, localCluster: ownCluster } = snapshot.settings.own;
   const { own } = options.encoder;
-  const problem = (text: string): void => void drafts.problems.push(text);
+  const problem = problemOf(drafts);
   if (ownCluster === "") drafts.clusters.push(localApp(snapshot));
   else {
     const instead = "no request gets to the service";
@@ -289,8 +289,6 @@ function addExposed(snapshot: SidecarSnapshot, drafts: Drafts): void {
     );
   }
 }
-
-const isPort = (port: number): boolean => port > 0 && port <= 65_535;
 
 function publicListener(snapshot: SidecarSnapshot, connecting: Connecting): ListenerInit {
   const { settings } = snapshot;
