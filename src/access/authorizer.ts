@@ -45,7 +45,7 @@ export interface Authorizer {
    * Whom the token belongs to.
    * @param token - `""` for a request without one.
    * @returns undefined: there is no such token. The same object each time, as long as the rights of the token do not
-   *   change: reads of one identity that wait for the same share their answer.
+   *   change: reads of one identity that ask, or wait, for the same at the same time share their answer.
    */
   resolve(token: string): Promise<Identity | undefined>;
   /**

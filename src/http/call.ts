@@ -116,6 +116,7 @@ export class Call implements Waiting, Holder {
   readonly #path: string;
   readonly #caller: Caller;
   readonly kept: Kept[] = [];
+  #asks: string | undefined;
   #shared: SharedAnswer | undefined;
 
   constructor(server: Server, request: HttpRequest, parts: CallParts) {
@@ -210,7 +211,7 @@ export class Call implements Waiting, Holder {
 
   wait(over: () => void): () => void {
     const leave = this.#caller.allowance.wait(over);
-    if (this.#isAsked) this.#shared ??= this.server.sharedAnswers.join(this.#question());
+    if (this.#isAsked) this.#shared ??= this.server.sharedAnswers.join(this.#question);
     return leave;
   }
 
@@ -264,8 +265,8 @@ export class Call implements Waiting, Holder {
     const held = (): Promise<Answer> => {
       if (!this.#isAsked || query.unsteady === true) return make(reading);
       const { catalog, configEntries, imports, view } = this.host;
-      const state = [catalog.revision, configEntries.index, imports.newestIndex, view.index].join();
-      return this.server.heldAnswers.answer(this.#question(), { ...asked, state }, this, () => make(reading));
+      const state = [catalog.revision, configEntries.index, imports.newestIndex, view.index];
+      return this.server.heldAnswers.answer(this.#question, { ...asked, state }, this, () => make(reading));
     };
     if (this.#shared === undefined) return held();
     return this.#shared.answer(asked, this, async (forOthers) => {
@@ -287,7 +288,13 @@ export class Call implements Waiting, Holder {
     return this.method === "GET";
   }
 
-  #question(): string {
+  /** All that its answer depends on beside the data and the rights of its caller. */
+  get #question(): string {
+    this.#asks ??= this.#questionText();
+    return this.#asks;
+  }
+
+  #questionText(): string {
     const parameters = [...this.query].filter(([name]) => !NOT_ASKED.has(name));
     parameters.sort(([left], [right]) => (left < right ? -1 : left > right ? 1 : 0));
     return JSON.stringify([this.method, this.#path, parameters, this.token]);

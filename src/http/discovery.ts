@@ -53,7 +53,8 @@ async function importedViews(
 export function localViews({ gateways }: PeeringHost, instances: Listing<IndexedInstance>): Listing<InstanceView> {
   return listing(instances, (instance) => {
     const { node, service } = instance;
-    return withChecksOf(instance, { peer: "", node, service: gateways.withAddresses(service) });
+    const shown = gateways.withAddresses(service);
+    return withChecksOf(instance, (checks): InstanceView => ({ peer: "", node, service: shown, checks }));
   });
 }
 
@@ -64,7 +65,9 @@ export function withServices(
 ): Listing<InstanceView> {
   return listing(instances, (view) => {
     const service = shown(view.service);
-    return service === view.service ? view : withChecksOf(view, { peer: view.peer, node: view.node, service });
+    if (service === view.service) return view;
+    const { peer, node } = view;
+    return withChecksOf(view, (checks): InstanceView => ({ peer, node, service, checks }));
   });
 }
 

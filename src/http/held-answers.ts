@@ -1,5 +1,5 @@
 import type { Answer } from "./answer.js";
-import type { Asked } from "./shared-answers.js";
+import { type Asked, type Sharer, unlessAborted } from "./shared-answers.js";
 
 /** Something in memory until an answer has been sent, and about how many bytes. */
 export interface Kept {
@@ -11,18 +11,14 @@ export interface Kept {
 
 /** Everything besides its question that an answer depends on which is made at once. */
 export interface AskedAt extends Asked {
-  /** Another text after each write: a read that begins after a write must tell it, whatever its index counts. */
-  readonly state: string;
+  /** Differs after each write: a read that begins after a write must tell it, whatever its index counts. */
+  readonly state: readonly bigint[];
 }
 
 /** The call that asks. */
-export interface Holder {
-  /** Aborts when the client has gone. */
-  readonly signal: AbortSignal;
+export interface Holder extends Sharer {
   /** The list of things that it has noted while it made its answer; it grows. */
   readonly kept: readonly Kept[];
-  /** Another call makes its answer: it is the turn of others. */
-  giveTurn(): void;
   /** Resolves when it may go on. @throws `signal.reason` */
   turn(): Promise<void>;
   /** Notes that it holds something, too. */
@@ -68,13 +64,7 @@ export class HeldAnswers {
   }
 
   async #make(question: string, asked: AskedAt, holder: Holder, make: () => Promise<Answer>): Promise<Answer> {
-    const answer = make().then(
-      (made) => (holder.signal.aborted ? undefined : made),
-      (error: unknown) => {
-        if (holder.signal.aborted) return undefined;
-        throw error;
-      },
-    );
+    const answer = unlessAborted(make, holder.signal);
     const held: Held = { ...asked, answer, kept: holder.kept, calls: 0 };
     this.#held.set(question, held);
     this.#join(question, held, holder);
@@ -102,5 +92,9 @@ export class HeldAnswers {
 }
 
 function isSame(held: AskedAt, asked: AskedAt): boolean {
-  return held.index === asked.index && held.identity === asked.identity && held.state === asked.state;
+  return (
+    held.index === asked.index &&
+    held.identity === asked.identity &&
+    held.state.every((part, place) => part === asked.state[place])
+  );
 }

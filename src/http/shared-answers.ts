@@ -94,7 +94,8 @@ export class SharedAnswers {
   }
 }
 
-async function unlessAborted(make: () => Promise<Answer>, signal: AbortSignal): Promise<Answer | undefined> {
+/** Undefined: the call of `signal` ended meanwhile, so that the answer may be incomplete. @throws what `make` throws before that. */
+export async function unlessAborted(make: () => Promise<Answer>, signal: AbortSignal): Promise<Answer | undefined> {
   try {
     const answer = await make();
     return signal.aborted ? undefined : answer;

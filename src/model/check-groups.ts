@@ -147,13 +147,14 @@ export function withGroups<Fields extends object, Item extends CheckState>(
   return Object.freeze(instance);
 }
 
-/** `fields` with the checks of an instance, in the form in which that has them. */
-export function withChecksOf<Fields extends object, Item extends CheckState>(
+/** Another form of an instance, which holds its checks as that does. @param make - makes it with these checks. */
+export function withChecksOf<View extends { readonly checks: readonly Item[] }, Item extends CheckState>(
   instance: Checked<Item>,
-  fields: Fields,
-): Fields & { readonly checks: readonly Item[] } {
+  make: (checks: readonly Item[]) => View,
+): View {
   const groups = instance[GROUPS];
-  return groups === undefined ? { ...fields, checks: instance.checks } : withGroups(fields, groups);
+  // No copy of what was made: most instances have few checks, and this is done for each that is shown.
+  return groups === undefined ? make(instance.checks) : withGroups(make([]), groups);
 }
 
 /** The groups in which an instance holds its checks; undefined: it has few, or comes from elsewhere, and lists them. */

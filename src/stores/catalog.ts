@@ -840,11 +840,14 @@ export class Catalog implements CatalogSource, Closable {
   }
 
   #indexedInstance(record: InstanceRecord, node = this.#nodeOf(record)): IndexedInstance {
-    const fields = { node: indexedNode(node), service: indexedService(record) };
+    const [shownNode, service] = [indexedNode(node), indexedService(record)];
     if (node.checks.size + record.checks.size <= LISTED_AT_ONCE) {
-      return { ...fields, checks: [node, record].flatMap(indexedChecks) };
+      return { node: shownNode, service, checks: [node, record].flatMap(indexedChecks) };
     }
-    return withGroups(fields, { ofNode: this.#indexedGroup(node), own: this.#indexedGroup(record) });
+    return withGroups(
+      { node: shownNode, service },
+      { ofNode: this.#indexedGroup(node), own: this.#indexedGroup(record) },
+    );
   }
 
   /** One group for all who share it, as long as none of its checks changes. */

@@ -857,7 +857,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "lists-from-before-a-write",
     "a read that begins after a write has the list of one that began before it",
-    ["src/http/held-answers.ts", " && held.state === asked.state;", ";"],
+    ["src/http/held-answers.ts", "held.state.every((part, place) => part === asked.state[place])", "true"],
     "test/unit/http/held-answers.test.ts",
   ),
   fault(

@@ -4,7 +4,7 @@ import type { Answer } from "../../../src/http/answer.js";
 import { type AskedAt, HeldAnswers, type Holder, type Kept } from "../../../src/http/held-answers.js";
 
 const identity = { accessorId: "a" };
-const asked: AskedAt = { index: 5n, identity, state: "1" };
+const asked: AskedAt = { index: 5n, identity, state: [1n, 7n] };
 
 /** A call that ends when it is told to. */
 class TestCall implements Holder {
@@ -83,7 +83,7 @@ describe("an answer that several ask for at once", () => {
       ["question", { ...asked, index: 6n }],
       ["question", { ...asked, identity: { accessorId: "a" } }],
       ["question", { ...asked, identity: undefined }],
-      ["question", { ...asked, state: "2" }],
+      ["question", { ...asked, state: [1n, 8n] }],
     ];
     for (const [question, each] of others) {
       const held = new HeldAnswers();

@@ -168,6 +168,9 @@ describe("an instance with its checks in groups", () => {
     assert.deepStrictEqual({ ...grouped }, listed);
     assert.deepStrictEqual(structuredClone(grouped), listed);
     assert.equal(JSON.stringify(grouped), JSON.stringify(listed));
-    assert.ok(groupsOf(withChecksOf(grouped, { node: listed.node })) !== undefined, "groups are handed on by name");
+    assert.ok(
+      groupsOf(withChecksOf(grouped, (checks) => ({ node: listed.node, checks }))) !== undefined,
+      "groups are handed on by name",
+    );
   });
 });
