@@ -3,9 +3,11 @@ import { createServer, request, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setImmediate } from "node:timers/promises";
 import type { Clock } from "../../src/base/environment.js";
+import { Incidents } from "../../src/base/incidents.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
-import { type HttpHandlerOptions, httpHandler } from "../../src/http/index.js";
+import { CallLimits, type CallLimitsOptions, type HttpHandlerOptions, httpHandler } from "../../src/http/index.js";
 import { memoryStorage } from "../../src/storage/memory.js";
+import { type TestClock, testClock } from "../../src/testing/index.js";
 import { memoryNetwork } from "../../src/transport/memory.js";
 import { assertDocumented } from "./openapi.js";
 
@@ -90,6 +92,21 @@ export async function serve(host: PeeringHost, options: HttpHandlerOptions = {})
   await once(server, "listening");
   const address = server.address() as AddressInfo;
   return new ServedHost(host, server, address.port);
+}
+
+/** The same with limits on calls, whose incidents are counted. Without a clock of its own it stands still. */
+export async function serveLimited(host: PeeringHost, limits: CallLimitsOptions, clock: TestClock = testClock()) {
+  const incidents = new Incidents({ clock });
+  const { server, port } = await serve(host, { limits: new CallLimits({ ...limits, clock, incidents }), clock });
+  return {
+    port,
+    clock,
+    incidents,
+    async [Symbol.asyncDispose]() {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
 }
 
 /** Two hosts of one network in the set-up of the recordings: `a` makes tokens, `b` establishes. Nothing is peered yet. */

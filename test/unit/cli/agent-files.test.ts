@@ -10,6 +10,7 @@ import { readConsulFiles } from "../../../src/cli/consul-files.js";
 import { ConsulClient } from "../../../src/client/index.js";
 import { runPeerage, startAgent } from "../../support/command-line.js";
 import { eventually, temporaryDirectory } from "../../support/hosts.js";
+import { turnsDuring } from "../../support/turns.js";
 
 const ports: readonly string[] = ["-http=127.0.0.1:0", "-grpc-tls=127.0.0.1:0", "-dns=127.0.0.1:0"];
 const SECRET = "5e0b6a51-secret-of-an-operator";
@@ -98,20 +99,6 @@ describe("an agent", { skip: process.platform === "win32" }, () => {
     }
   });
 
-  /** How many turns others get while something is read. */
-  async function turnsDuring(work: () => Promise<unknown>): Promise<number> {
-    let turns = 0;
-    let isOver = false;
-    const count = (): void => {
-      turns++;
-      if (!isOver) setImmediate(count);
-    };
-    setImmediate(count);
-    await work();
-    isOver = true;
-    return turns;
-  }
-
   const ioOf = (text: string): CommandLineIo => {
     const unused = (): never => assert.fail("it is not asked for");
     return {
@@ -150,7 +137,7 @@ describe("an agent", { skip: process.platform === "win32" }, () => {
     ],
   ] as const) {
     it(`reads ${what} in turns`, async () => {
-      const turns = await turnsDuring(() => readPolicies({ file: "policies.hcl" }, ioOf(text)));
+      const turns = await turnsDuring(readPolicies({ file: "policies.hcl" }, ioOf(text)));
       assert.ok(turns > text.length / 100_000 + 2, `${turns} turns for ${text.length} characters`);
     });
   }
@@ -158,7 +145,7 @@ describe("an agent", { skip: process.platform === "win32" }, () => {
   it("reads many definitions of services in turns", async () => {
     const one = (index: number): string => `services { name = "s${index}" port = 80 tags = ["a", "b"] }`;
     const text = Array.from({ length: 4_000 }, (_, index) => one(index)).join("\n");
-    const turns = await turnsDuring(() => readConsulFiles(["services.hcl"], "", ioOf(text)));
+    const turns = await turnsDuring(readConsulFiles(["services.hcl"], "", ioOf(text)));
     assert.ok(turns > 5, `${turns} turns`);
   });
 });

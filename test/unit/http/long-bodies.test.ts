@@ -9,6 +9,7 @@ import { httpHandler } from "../../../src/http/index.js";
 import type { HttpListener } from "../../../src/http/messages.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
+import { turnsDuring } from "../../support/turns.js";
 
 /** A call without a network: all turns that pass are turns of the work on it. */
 interface Asked {
@@ -42,14 +43,9 @@ async function served(): Promise<{ readonly host: PeeringHost; readonly handler:
 
 /** How many turns pass until a call is answered 200. */
 async function turnsOf({ answered }: Asked): Promise<number> {
-  let isOver = false;
-  const over = answered.then(({ status, text }) => {
-    isOver = true;
-    assert.equal(status, 200, text);
-  });
-  let turns = 0;
-  for (; !isOver; turns++) await setImmediate();
-  await over;
+  const turns = await turnsDuring(answered);
+  const { status, text } = await answered;
+  assert.equal(status, 200, text);
   return turns;
 }
 

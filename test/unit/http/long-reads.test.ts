@@ -3,12 +3,9 @@ import { once } from "node:events";
 import { type ClientRequest, type IncomingMessage, request } from "node:http";
 import { text } from "node:stream/consumers";
 import { after, before, beforeEach, describe, it, type Mock, mock } from "node:test";
-import { Incidents } from "../../../src/base/incidents.js";
 import type { PeeringHost } from "../../../src/host/host.js";
 import { Call } from "../../../src/http/call.js";
-import { CallLimits, type CallLimitsOptions } from "../../../src/http/index.js";
-import { type TestClock, testClock } from "../../../src/testing/index.js";
-import { eventually, HttpPair, serve } from "../../support/http-pair.js";
+import { eventually, HttpPair, serveLimited } from "../../support/http-pair.js";
 import { keepsStill } from "../../support/raw-http.js";
 
 const LIMIT_MS = 20_000;
@@ -45,20 +42,6 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
     lists = mock.method(host.catalog, "serviceNames");
   });
 
-  async function served(limits: CallLimitsOptions, clock: TestClock = testClock()) {
-    const incidents = new Incidents({ clock });
-    const { server, port } = await serve(host, { limits: new CallLimits({ ...limits, clock, incidents }), clock });
-    return {
-      port,
-      clock,
-      incidents,
-      async [Symbol.asyncDispose]() {
-        server.close();
-        server.closeAllConnections();
-      },
-    };
-  }
-
   /** Asks, and reads nothing of the answer. */
   function deaf(port: number, path: string): ClientRequest {
     const outgoing = request({ host: "127.0.0.1", port, path, agent: false }).end();
@@ -77,7 +60,7 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
   const settled = (port: number): Promise<void> => keepsStill(port, () => lists.mock.callCount());
 
   it("make one list where they ask the same, and a read after a write has that write", async () => {
-    await using server = await served({});
+    await using server = await serveLimited(host, {});
     const clients = Array.from({ length: CLIENTS }, () => deaf(server.port, PATH));
     const responses = await Promise.all(clients.map((client): Promise<IncomingMessage[]> => once(client, "response")));
     await settled(server.port);
@@ -93,7 +76,7 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
   });
 
   it("make no more lists than there is room for, and short reads of the same source go on", async () => {
-    await using server = await served({ longBytesPerSource: 3 * MIB, slowReaderMs: SLOW_MS });
+    await using server = await serveLimited(host, { longBytesPerSource: 3 * MIB, slowReaderMs: SLOW_MS });
     const clients = Array.from({ length: CLIENTS }, (_, index) => deaf(server.port, `${PATH}?client=${index}`));
     await eventually(
       () => server.incidents.counts().has("long-answers-unread-by-source"),
@@ -114,7 +97,7 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
   });
 
   it("are refused where too many wait for room", async () => {
-    await using server = await served({ longBytesPerSource: 1, waitingPerSource: 2 });
+    await using server = await serveLimited(host, { longBytesPerSource: 1, waitingPerSource: 2 });
     const holder = deaf(server.port, `${PATH}?client=0`);
     await once(holder, "response");
     const clients = [1, 2].map((index) => deaf(server.port, `${PATH}?client=${index}`));
@@ -127,7 +110,7 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
   });
 
   it("note what they hold, whatever they list", async () => {
-    await using server = await served({});
+    await using server = await serveLimited(host, {});
     await host.configEntries.set({
       kind: "service-intentions",
       name: "service-1",
@@ -156,7 +139,7 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
   });
 
   it("give their room back when they have been read, and when their clients go away", async () => {
-    await using server = await served({ longBytesPerSource: 1 });
+    await using server = await serveLimited(host, { longBytesPerSource: 1 });
     for (let count = 0; count < 3; count++) {
       const client = deaf(server.port, `${PATH}?client=${count}`);
       await once(client, "response");
@@ -166,7 +149,7 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
   });
 
   it("wait in no place of a short read", async () => {
-    await using server = await served({ longBytesPerSource: 1, answersAtOnce: 1 });
+    await using server = await serveLimited(host, { longBytesPerSource: 1, answersAtOnce: 1 });
     const clients = [0, 1, 2].map((index) => deaf(server.port, `${PATH}?client=${index}`));
     await eventually(
       () => server.incidents.counts().has("long-answers-unread-by-source"),

@@ -8,10 +8,10 @@ import { after, before, beforeEach, describe, it, mock } from "node:test";
 import { Incidents } from "../../../src/base/incidents.js";
 import type { PeeringHost } from "../../../src/host/host.js";
 import { PIECE_BYTES } from "../../../src/http/answer-body.js";
-import { CallLimits, type CallLimitsOptions, httpHandler } from "../../../src/http/index.js";
+import { CallLimits, httpHandler } from "../../../src/http/index.js";
 import { JsonWriter } from "../../../src/http/json.js";
-import { type TestClock, testClock } from "../../../src/testing/index.js";
-import { eventually, HttpPair, serve } from "../../support/http-pair.js";
+import { testClock } from "../../../src/testing/index.js";
+import { eventually, HttpPair, serveLimited } from "../../support/http-pair.js";
 import { keepsStill, RawClient, requestText } from "../../support/raw-http.js";
 
 const LIMIT_MS = 30_000;
@@ -52,20 +52,6 @@ describe("clients that do not read", { timeout: 60_000 }, () => {
     });
   });
 
-  async function served(limits: CallLimitsOptions, clock: TestClock = testClock()) {
-    const incidents = new Incidents({ clock });
-    const { server, port } = await serve(host, { limits: new CallLimits({ ...limits, clock, incidents }), clock });
-    return {
-      port,
-      clock,
-      incidents,
-      async [Symbol.asyncDispose]() {
-        server.close();
-        server.closeAllConnections();
-      },
-    };
-  }
-
   /** Asks, and reads nothing of the answer but what comes with its head. */
   async function deaf(port: number, path: string, localAddress = "127.0.0.1"): Promise<IncomingMessage> {
     const outgoing = request({ host: "127.0.0.1", port, path, localAddress, agent: false }).end();
@@ -85,7 +71,7 @@ describe("clients that do not read", { timeout: 60_000 }, () => {
   const settled = (port: number): Promise<void> => keepsStill(port, () => made, "127.0.0.9");
 
   it("are sent no more than the system takes: a long answer is made as far as it is read", async () => {
-    await using server = await served({});
+    await using server = await serveLimited(host, {});
     const client = await deaf(server.port, PATH);
     await settled(server.port);
     assert.ok(made * PIECE_BYTES < BYTES * 0.75, `${made} pieces`);
@@ -94,7 +80,7 @@ describe("clients that do not read", { timeout: 60_000 }, () => {
   });
 
   it("get the same, piece by piece, as one who reads at once, compressed and indented, too", async () => {
-    await using server = await served({});
+    await using server = await serveLimited(host, {});
     const get = async (path: string, headers: Readonly<Record<string, string>> = {}) => {
       const response = await fetch(`http://127.0.0.1:${server.port}${path}`, { headers });
       return { text: await response.text(), encoding: response.headers.get("content-encoding") };
@@ -109,7 +95,7 @@ describe("clients that do not read", { timeout: 60_000 }, () => {
   });
 
   it("are cut off when others of their source wait for them, and only then", async () => {
-    await using server = await served({ unsentPerSource: 1, slowReaderMs: SLOW_MS });
+    await using server = await serveLimited(host, { unsentPerSource: 1, slowReaderMs: SLOW_MS });
     const alone = await deaf(server.port, PATH, "127.0.0.3");
     const slow = await deaf(server.port, PATH, "127.0.0.2");
     await settled(server.port);
@@ -124,7 +110,7 @@ describe("clients that do not read", { timeout: 60_000 }, () => {
   });
 
   it("are cut off when their time is over, if others have come to wait before", async () => {
-    await using server = await served({ unsentPerSource: 1, slowReaderMs: SLOW_MS });
+    await using server = await serveLimited(host, { unsentPerSource: 1, slowReaderMs: SLOW_MS });
     const slow = await deaf(server.port, PATH);
     await settled(server.port);
     const waiting = await RawClient.open(server.port);

@@ -5,6 +5,7 @@ import { createHost } from "../../../src/host/host.js";
 import { computed, hostView } from "../../../src/mesh/host-view.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
+import { turnsDuring } from "../../support/turns.js";
 
 const INSTANCES = 200;
 /** Of the longest kind that a resolver may have. Half of the instances are named at its end. */
@@ -51,20 +52,9 @@ describe("the view of a host", () => {
     assert.ok(steps > least, `${steps} steps`);
     assert.equal(view.targetEndpoints(TARGET).next().value, step.value);
 
-    let turns = 0;
-    let isOver = false;
-    const count = (): void => {
-      turns++;
-      if (!isOver) setImmediate(count);
-    };
-    setImmediate(count);
-    const found = await computed(
-      host,
-      { allowsByDefault: true },
-      (of) => doAll(of.targetEndpoints(TARGET)).list.length,
-    );
-    isOver = true;
-    assert.equal(found, INSTANCES / 2);
+    const found = computed(host, { allowsByDefault: true }, (of) => doAll(of.targetEndpoints(TARGET)).list.length);
+    const turns = await turnsDuring(found);
+    assert.equal(await found, INSTANCES / 2);
     assert.ok(turns > least, `${turns} turns`);
   });
 });

@@ -26,6 +26,7 @@ import { Catalog, type CatalogUpdate, type IndexedInstance, type Judge } from ".
 import { lowerCase } from "../../../src/syntax/names.js";
 import { instantClock } from "../../support/instant-clock.js";
 import { storageWith } from "../../support/storage.js";
+import { turnsDuring } from "../../support/turns.js";
 
 const n1 = { node: "n1", address: "10.0.0.1" };
 const n2 = { node: "n2", address: "10.0.0.2" };
@@ -516,21 +517,14 @@ describe("catalog", () => {
 
   it("a long registration is written in steps, and read in steps where its caller wants that", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
-      const turnsOf = async (registered: Promise<unknown>): Promise<number> => {
-        let turns = 0;
-        for (let isOver = false; !isOver; turns++) {
-          isOver = await Promise.race([registered.then(() => true), nextTurn().then(() => false)]);
-        }
-        return turns;
-      };
       const long = (node: string): Registration => ({
         node,
         address: "10.0.0.1",
         checks: Array.from({ length: 4_000 }, (_, index) => ({ checkId: `c${index}`, name: "c", status: "passing" })),
       });
-      const few = await turnsOf(catalog.register({ ...n1, service: { name: "web" } }));
-      const written = await turnsOf(catalog.register(long("n2")));
-      const read = await turnsOf(catalog.register(long("n3"), { inTurns: true }));
+      const few = await turnsDuring(catalog.register({ ...n1, service: { name: "web" } }));
+      const written = await turnsDuring(catalog.register(long("n2")));
+      const read = await turnsDuring(catalog.register(long("n3"), { inTurns: true }));
       assert.ok(written >= few + 3, `${few} and ${written} turns`);
       assert.ok(read >= written + 3, `${written} and ${read} turns`);
       assert.equal(catalog.node("n3")?.checks.length, 4_000);
