@@ -7,6 +7,7 @@ import { inTurns } from "../base/turns.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import type { DnsServerOptions } from "../dns/server.js";
 import type { TransitRule } from "../exports/transit.js";
+import { defaultExposedPorts, type ExposedPortRange } from "../host/exposed-checks.js";
 import type { HostLimits } from "../host/options.js";
 import { advertisedAddresses, checkNodeName, datacenterName } from "../host/validate-options.js";
 import type { CallLimitsOptions } from "../http/call-limits.js";
@@ -69,6 +70,8 @@ export interface AgentOptions {
   readonly callLimits: CallLimitsOptions;
   readonly bodyLimits: Pick<HttpHandlerOptions, "maxChecks" | "maxRecords" | "maxBodyValues">;
   readonly hostLimits: Partial<HostLimits>;
+  /** At which sidecars lead to checks. */
+  readonly exposedPorts: ExposedPortRange;
   /** Ranges that checks may connect to; none: every address. */
   readonly checkAddresses: readonly string[];
   /** Ranges at which no peer is dialed; absent: the default. */
@@ -302,6 +305,19 @@ export const agentFlags: readonly Flag[] = [
     placeholder: "range",
     usage:
       "Range of addresses that the checks of this node may connect to, such as 10.0.0.0/8; also what a name or a redirect leads to. This flag may be specified multiple times; the variable is a list separated by commas. Default: every address.",
+  },
+  {
+    name: "expose-min-port",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "First of the ports at which sidecars with Expose.Checks lead to the checks of their services. Default: 21500.",
+  },
+  {
+    name: "expose-max-port",
+    kind: "text",
+    placeholder: "number",
+    usage: "Last of these ports; 0 for both: no check is led through a sidecar. Default: 21755.",
   },
   {
     name: "forbidden-addresses",
@@ -576,6 +592,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(leafCertificateUnusedMs !== undefined && { leafCertificateUnusedMs }),
     },
     checkAddresses: texts("check-addresses"),
+    exposedPorts: exposedPorts(number("expose-min-port", 0, MAX_PORT), number("expose-max-port", 0, MAX_PORT)),
     ...forbiddenAddresses(texts("forbidden-addresses")),
     rotateRoot: boolean("rotate-root"),
     allowPeeringWrite: boolean("allow-peering-write"),
@@ -673,6 +690,14 @@ function bindAddress(given: string): string {
 function listOf(value: Setting): readonly string[] {
   if (value === undefined) return [];
   return typeof value === "string" ? value.split(",").map((part) => part.trim()) : value;
+}
+
+const MAX_PORT = 65_535;
+
+/** @throws {CommandError} with Consul's text. */
+function exposedPorts(first = defaultExposedPorts.first, last = defaultExposedPorts.last): ExposedPortRange {
+  if (last >= first) return { first, last };
+  throw new CommandError("expose_min_port must be less than expose_max_port. To disable, set both to zero.");
 }
 
 function forbiddenAddresses(ranges: readonly string[]): Pick<AgentOptions, "forbiddenAddresses"> {

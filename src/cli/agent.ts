@@ -217,7 +217,10 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
     ...(options.forbiddenAddresses && { forbiddenAddresses: options.forbiddenAddresses }),
     ...sealing,
     ...(clusterId !== undefined && { authority: await builtInAuthority(keeping) }),
-    ...(options.checkAddresses.length > 0 && { checks: { allowedAddresses: options.checkAddresses } }),
+    checks: {
+      exposedPorts: options.exposedPorts,
+      ...(options.checkAddresses.length > 0 && { allowedAddresses: options.checkAddresses }),
+    },
     logger,
     incidents,
   });

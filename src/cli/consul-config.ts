@@ -274,6 +274,11 @@ function places(taken: Taken, set: (flag: string, value: string) => void): void 
   place("grpc-tls", "grpc_tls", 8503, [client, bind]);
   // Consul listens without a certificate, too, and fails every handshake.
   if (keyPair(taken) !== undefined) place("https", "https", -1, [client]);
+  for (const end of ["min", "max"]) {
+    // As the ports of Consul's servers: a negative one is none.
+    if (taken.peek(`ports.expose_${end}_port`) === undefined) continue;
+    set(`expose-${end}-port`, String(Math.max(port(`expose_${end}_port`, 0), 0)));
+  }
   const advertised = address(taken, "advertise_addr");
   const reachable = advertised || (isEvery(bind) ? "" : bind);
   const grpcTls = port("grpc_tls", 8503);

@@ -39,6 +39,7 @@ interface Location {
   readonly ip: ReturnType<typeof addressOf>;
   /** The node's own address as registered, so that the node's name stands for it. */
   readonly isNode: boolean;
+  readonly port: number;
 }
 
 /** The healthy ones: without a critical check or, where only passing ones are wanted, with passing ones alone. */
@@ -142,7 +143,7 @@ export function addressRecords(
   let alias: DnsRecord | undefined;
   for (const instance of instances) {
     if (addresses.size >= most) break;
-    const location = locate(instance, context, serviceAddress(instance, context));
+    const location = locate(instance, context);
     if (location === undefined) continue;
     const { ip, address } = location;
     if (ip === undefined) alias ??= { type: "CNAME", name, ttl, data: address };
@@ -176,15 +177,12 @@ export function srvRecords(instances: readonly ServiceInstance[], context: Answe
   for (const instance of instances) {
     if (answers.length >= most) break;
     const { node } = instance;
-    const own = serviceAddress(instance, context);
-    const ownPort = translatedPort(instance, context);
-    const tuple = `${nameKey(node.name)}\0${own}\0${ownPort}`;
+    const tuple = [nameKey(node.name), serviceAddress(instance, context), translatedPort(instance, context)].join("\0");
     if (seen.has(tuple)) continue;
     seen.add(tuple);
-    const location = locate(instance, context, own);
+    const location = locate(instance, context);
     if (location === undefined) continue;
-    const { ip, address, isNode } = location;
-    const port = ownPort ?? 0;
+    const { ip, address, isNode, port } = location;
     const canonical = nodeName(node.name, context);
     let target: string;
     if (ip === undefined) target = address;
@@ -221,20 +219,20 @@ function fitsType(record: "A" | "AAAA", asked: QuestionType): boolean {
   return asked === record || asked === "ANY" || asked === "TXT";
 }
 
-/** @param ofService - the address of the service that answers the question. */
-function locate({ node }: ServiceInstance, context: AnswerContext, ofService: string): Location | undefined {
-  const own = withoutDot(ofService);
-  const ip = addressOf(own);
-  if (ip !== undefined) return { address: own, ip, isNode: false };
+function locate(instance: ServiceInstance, context: AnswerContext): Location | undefined {
+  const { node } = instance;
+  const port = translatedPort(instance, context) ?? 0;
   const ofNode = withoutDot(nodeAddress(node, context));
   const nodeIp = addressOf(ofNode);
-  // An alias of itself leads nowhere.
-  const isItself = nameKey(own) === nameKey(context.name);
-  if (own === "" || (nodeIp !== undefined && isItself)) {
-    const location = { address: ofNode, ip: nodeIp, isNode: ofNode === withoutDot(node.address) };
+  const own = withoutDot(serviceAddress(instance, context));
+  if (own === "" || (nodeIp !== undefined && nameKey(own) === nameKey(context.name))) {
+    const location = { address: ofNode, ip: nodeIp, isNode: ofNode === withoutDot(node.address), port };
     return nodeIp !== undefined || isTarget(ofNode) ? location : undefined;
   }
-  return isTarget(own) && !isItself ? { address: own, ip, isNode: false } : undefined;
+  const ip = addressOf(own);
+  // An alias of itself leads nowhere.
+  const usable = ip !== undefined || (isTarget(own) && nameKey(own) !== nameKey(context.name));
+  return usable ? { address: own, ip, isNode: false, port } : undefined;
 }
 
 /** The addresses at which a node or service is reached. */
@@ -293,7 +291,7 @@ export function nodeAddress(node: Node, { settings, type }: Pick<AnswerContext, 
 }
 
 function withoutDot(name: string): string {
-  return name.endsWith(".") ? name.slice(0, -1) : name;
+  return name.replace(/\.$/, "");
 }
 
 /** Whether an address that is no IP can be the name of something. */

@@ -25,7 +25,9 @@ import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.
 import type { Key, Storage } from "../storage/storage.js";
 import { type RowFormat, type RowWrite, StoredTable, type TableChange } from "../storage/stored-table.js";
 import type { Catalog, CatalogWriteOptions } from "../stores/catalog.js";
+import type { ConfigEntries } from "../stores/config-entries.js";
 import { lowerCase } from "../syntax/names.js";
+import { defaultExposedPorts, type ExposedCheck, ExposedChecks, type ExposedPortRange } from "./exposed-checks.js";
 
 /** Bounds of the checks that an agent runs. */
 export interface CheckLimits {
@@ -40,11 +42,17 @@ export interface CheckLimits {
   readonly checks?: number | undefined;
   /** Bytes kept of an output. Default 4 096, as in Consul. */
   readonly outputMaxBytes?: number | undefined;
+  /**
+   * Ports at which sidecars lead to checks, where `Expose.Checks` asks for it. Hosts of one node name are to have the same. A last port of 0:
+   * none, so that all checks go to the services. Default 21 500 to 21 755, as in Consul.
+   */
+  readonly exposedPorts?: ExposedPortRange | undefined;
 }
 
 export interface AgentChecksOptions {
   readonly storage: Storage;
   readonly catalog: Catalog;
+  readonly configEntries: ConfigEntries;
   /** The node whose checks these are. */
   readonly node: string;
   readonly clock: Clock;
@@ -129,6 +137,7 @@ export class AgentChecks implements Closable {
   readonly #aliases = new Set<Running>();
   /** Definitions whose checks are not in the catalog, by lower-cased id, until they are forgotten. */
   readonly #missing = new Map<string, Timer>();
+  readonly #exposed: ExposedChecks;
   readonly #closing = new AbortController();
   readonly #choices = new Mutex();
   /** By check: writes of one check keep their order, and those of several share commits. */
@@ -183,7 +192,10 @@ export class AgentChecks implements Closable {
           message: "the stored report of a TTL check cannot be read, and is dropped",
         },
       });
-      return new AgentChecks(options, definitions, reports, (address) => ranges?.leadsInto(address) ?? true);
+      const checks = new AgentChecks(options, definitions, reports, (address) => ranges?.leadsInto(address) ?? true);
+      // Before the first probe, which would miss the proxy.
+      await checks.#exposed.settled();
+      return checks;
     } catch (error) {
       await definitions[Symbol.asyncDispose]();
       throw error;
@@ -202,7 +214,13 @@ export class AgentChecks implements Closable {
     this.node = options.node;
     this.#outputMaxBytes = options.limits?.outputMaxBytes ?? DEFAULT_OUTPUT_BYTES;
     this.#allows = allows;
-    this.#unsubscribe = options.catalog.onChange(() => this.#lookAtCatalog());
+    const { catalog, configEntries, clock, logger, incidents, limits } = options;
+    this.#exposed = new ExposedChecks({
+      ...{ catalog, configEntries, node: options.node, clock, logger, incidents },
+      range: limits?.exposedPorts ?? defaultExposedPorts,
+      definition: (checkId) => this.definition(checkId),
+    });
+    this.#unsubscribe = catalog.onChange(() => this.#lookAtCatalog());
     definitions.onChange((change) => this.#followDefinitions(change));
     reports.onChange((change) => this.#followReports(change));
     this.#load();
@@ -239,6 +257,7 @@ export class AgentChecks implements Closable {
         this.#adding -= added;
       }
     });
+    await this.#exposed.settled();
   }
 
   async #store(
@@ -327,6 +346,16 @@ export class AgentChecks implements Closable {
     return this.#running.get(lowerCase(checkId))?.definition;
   }
 
+  /** The checks of a service of this node whose proxy exposes them, and how; empty where none does. */
+  exposed(serviceId: string): readonly ExposedCheck[] {
+    return this.#exposed.checksOf(serviceId);
+  }
+
+  /** Calls `listener` when exposed checks may be others, until the returned function is called. */
+  onExposedChange(listener: () => void): () => void {
+    return this.#exposed.onChange(listener);
+  }
+
   /** The last result of a check that runs here; the catalog may get it later. */
   result(checkId: string): CheckResult | undefined {
     return this.#running.get(lowerCase(checkId))?.result;
@@ -357,6 +386,7 @@ export class AgentChecks implements Closable {
   async close(): Promise<void> {
     this.#closing.abort(new PeeringError("closed", "the host was disposed of"));
     this.#unsubscribe();
+    await this.#exposed.close();
     this.#catalogTimer?.cancel();
     for (const id of [...this.#running.keys(), ...this.#missing.keys()]) this.#end(id, true);
     this.#storeTimer?.cancel();
@@ -478,6 +508,7 @@ export class AgentChecks implements Closable {
       retrying: false,
     };
     this.#running.set(lowerCase(id), running);
+    this.#exposed.checkChanged(id);
     this.#armRemoval(running);
     const { method, intervalMs } = definition;
     switch (method.type) {
@@ -539,7 +570,7 @@ export class AgentChecks implements Closable {
       if (signal.aborted) return;
       // Loaded by the first probe: a host without checks needs no client of any protocol.
       const { probe } = await import("../checks/probe.js");
-      result = await probe(method, {
+      result = await probe(this.#exposed.proxied(running.id, method), {
         timeoutMs: running.definition.timeoutMs || DEFAULT_TIMEOUT_MS,
         outputMaxBytes: this.#outputBytes(running.definition),
         allows: this.#allows,

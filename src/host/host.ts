@@ -43,6 +43,7 @@ import { StatusBoard } from "./status-board.js";
 import { Streams } from "./streams.js";
 import {
   advertisedAddresses,
+  checkExposedPorts,
   checkNodeName,
   checkNumbers,
   checkTransitRules,
@@ -214,6 +215,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const enabled = options.peeringEnabled ?? true;
   checkNumbers("limits", { ...options.limits });
   checkNumbers("timings", { ...options.timings });
+  checkExposedPorts(options.checks?.exposedPorts);
   checkNumbers("checks", { concurrentProbes: options.checks?.concurrentProbes, checks: options.checks?.checks });
   const limits = { ...defaultLimits, ...options.limits };
   const leads = (): boolean => enabled && leadership.isLeader;
@@ -243,6 +245,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     await AgentChecks.open({
       storage,
       catalog,
+      configEntries,
       node: nodeName,
       clock,
       random,

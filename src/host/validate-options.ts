@@ -1,5 +1,5 @@
 import { errorText, PeeringError } from "../base/errors.js";
-import { splitHostPort, splitPushedAddress } from "../base/host-port.js";
+import { isPort, splitHostPort, splitPushedAddress } from "../base/host-port.js";
 import type { TransitRule } from "../exports/transit.js";
 import { validatePeerName } from "../peering/names.js";
 import { isLabel, lowerCase } from "../syntax/names.js";
@@ -128,6 +128,17 @@ export function checkTransitRules(rules: readonly TransitRule[]): void {
       }
     }
   }
+}
+
+/**
+ * @throws {PeeringError} `invalid-argument`: no range of ports; a last one of 0 stands for none.
+ */
+export function checkExposedPorts(range: { readonly first: number; readonly last: number } | undefined): void {
+  if (range === undefined) return;
+  const { first, last } = range;
+  const isPortOrNone = (port: number): boolean => port === 0 || isPort(port);
+  if (isPortOrNone(first) && isPortOrNone(last) && first <= last) return;
+  throw invalid(`checks.exposedPorts must be a range of ports, not ${first} to ${last}`);
 }
 
 /**

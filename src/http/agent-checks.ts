@@ -106,6 +106,8 @@ function prepared(
       ...registration,
       type: checkTypeOf(body, definition),
       ...(before && { status: before.status, output: before.output }),
+      // Where its proxy leads to it; the agent takes the port back where there is none any more.
+      ...(known && { exposedPort: known.exposedPort }),
     },
   };
 }

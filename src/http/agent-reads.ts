@@ -261,7 +261,6 @@ export const agentReadOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/members",
-    sources: ["catalog"],
     run: members,
     docs: [
       {
@@ -280,7 +279,6 @@ export const agentReadOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/services",
-    sources: ["catalog", "config-entries"],
     run: services,
     docs: [
       {
@@ -295,7 +293,6 @@ export const agentReadOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/service/",
-    sources: ["catalog", "config-entries"],
     run: service,
     docs: [
       {

@@ -21,7 +21,6 @@ import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor, gathered, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
-import { RECORDS } from "./kept-answers.js";
 import type { Operation } from "./operation.js";
 import {
   casParameter,
@@ -321,7 +320,6 @@ export const configOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/config/",
-    sources: ["config-entries"],
     run: read,
     docs: [
       {
@@ -358,7 +356,6 @@ export const configOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/exported-services",
-    sources: RECORDS,
     run: exportedServices,
     docs: [
       {

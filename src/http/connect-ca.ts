@@ -262,7 +262,6 @@ export const connectCaOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/connect/ca/roots",
-    sources: ["roots"],
     run: (call) => roots(call, pemParameter(call)),
     docs: [
       {
@@ -278,7 +277,6 @@ export const connectCaOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/connect/ca/roots",
-    sources: ["roots"],
     run: async (call) => ({ ...(await roots(call, false)), headers: { "X-Cache": "MISS" } }),
     docs: [
       {

@@ -14,7 +14,6 @@ import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { type Json, writeJson } from "./json.js";
-import { RECORDS } from "./kept-answers.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import {
   anyObject,
@@ -294,7 +293,6 @@ export const discoveryChainOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: PATTERN,
-    sources: RECORDS,
     cacheable: true,
     run: readChain,
     docs: [

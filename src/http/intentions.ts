@@ -47,7 +47,6 @@ import {
   sourceOf,
 } from "./intention-input.js";
 import { type Json, LazyList } from "./json.js";
-import { RECORDS } from "./kept-answers.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { filterParameter, flag, listOf, objectOf, readParameters, text } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
@@ -494,7 +493,6 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: PATTERN,
-    sources: RECORDS,
     run: list,
     docs: [
       {
@@ -523,7 +521,6 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/exact`,
-    sources: RECORDS,
     run: exact,
     docs: [
       {
@@ -568,7 +565,6 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/match`,
-    sources: RECORDS,
     cacheable: true,
     run: match,
     docs: [
@@ -588,7 +584,6 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/check`,
-    sources: RECORDS,
     run: check,
     docs: [
       {
@@ -603,7 +598,6 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/`,
-    sources: RECORDS,
     run: readById,
     docs: [
       {

@@ -1,3 +1,4 @@
+import { networkInterfaces } from "node:os";
 import { isDeepStrictEqual } from "node:util";
 import { compareUtf8 } from "../base/byte-order.js";
 import { atOnce, StepMeter, type Steps } from "../base/steps.js";
@@ -15,7 +16,7 @@ import type { IndexedCheck } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import { type Endpoints, endpointsOf } from "./snapshot/endpoints.js";
 import { speakersFor } from "./snapshot/peered.js";
-import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "./snapshot/view.js";
+import type { CheckAtProxy, ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "./snapshot/view.js";
 import { madeAt, madeInSteps, ViewMemory, type ViewMemoryUser } from "./view-memory.js";
 
 /** The parts of a view that are not read from the host at once, and how its user follows it. */
@@ -87,6 +88,18 @@ export function hostView(host: PeeringHost, parts: HostViewParts): MeshView {
       depend("gateways", gateways);
       return madeAt(memory.gateways, gateways(), () => endpointsOf(gateways(), "lan"));
     },
+    exposedChecks: (node, serviceId) => {
+      if (lowerCase(node) !== lowerCase(host.nodeName)) return undefined;
+      const read = (): readonly CheckAtProxy[] =>
+        host.checks.exposed(serviceId).map((check) => {
+          if ("problem" in check) return check;
+          const { path, protocol, localPort } = check.target;
+          return { checkId: check.checkId, path, protocol, localPort, listenerPort: check.port };
+        });
+      depend(`exposed ${lowerCase(serviceId)}`, () => JSON.stringify(read()));
+      return read();
+    },
+    hasIpv6: () => Object.values(networkInterfaces()).some((all) => all?.some(({ family }) => family === "IPv6")),
     servers: () => {
       depend("servers", () => catalog.index.service(SERVERS));
       return catalog.instances(SERVERS);

@@ -80,6 +80,21 @@ export type Touched =
 /** Looks at what an operation changes before it counts. What it throws is what the operation fails with. */
 export type Judge = (touched: readonly Touched[]) => void;
 
+/** Which checks of a node are to have a port at their proxies. */
+export interface CheckExposure {
+  /** The ids of all that are, those that come first for a free port first. */
+  readonly exposed: readonly string[];
+  /** Those that are to have none. */
+  readonly hidden: readonly string[];
+  /** Ports from the first to the last. */
+  readonly first: number;
+  readonly last: number;
+  /** Ports that have another use. */
+  readonly avoided: Iterable<number>;
+  /** Whether a check may go on with the port that it has. */
+  readonly keeps: (port: number) => boolean;
+}
+
 /** The record that one operation of a transaction read or wrote; the stamps are filled in by the commit. */
 export type OperationRecord =
   | { readonly type: "node"; readonly record: NodeRecord }
@@ -173,6 +188,46 @@ export class CatalogDraft implements AppliedDraft {
       this.#putCheck(Object.freeze({ ...before.check, status, output }));
       return true;
     });
+  }
+
+  /**
+   * Gives checks of a node the ports by which their proxies lead to them. A port that a check has stays its own.
+   * @returns those that are left without one, of `exposed`.
+   */
+  exposeChecks(node: string, { exposed, hidden, first, last, avoided, keeps }: CheckExposure): readonly string[] {
+    return this.#atomically(() => {
+      const nodeKey = lowerCase(node);
+      const taken = new Set(avoided);
+      const without: CheckRecord[] = [];
+      for (const id of exposed) {
+        const record = this.checkRecord(nodeKey, lowerCase(id));
+        if (record === undefined) continue;
+        const { exposedPort: port } = record.check;
+        if (keeps(port) && !taken.has(port)) taken.add(port);
+        else without.push(record);
+      }
+      const left: string[] = [];
+      let next = Math.max(first, 1);
+      for (const record of without) {
+        while (next <= last && taken.has(next)) next++;
+        if (next > last) left.push(record.check.checkId);
+        this.#setExposedPort(nodeKey, record, next > last ? 0 : next++);
+      }
+      for (const id of hidden) {
+        const record = this.checkRecord(nodeKey, lowerCase(id));
+        if (record !== undefined) this.#setExposedPort(nodeKey, record, 0);
+      }
+      return left;
+    });
+  }
+
+  /** Beside {@link CatalogDraft.register}, for which checks that differ in this port alone are the same. */
+  #setExposedPort(nodeKey: string, { check, created }: CheckRecord, exposedPort: number): void {
+    if (check.exposedPort === exposedPort) return;
+    const changed = { check: Object.freeze({ ...check, exposedPort }), created, modified: this.stamp };
+    const [owner, checkKey] = [lowerCase(check.serviceId), checkKeyOf(check)];
+    this.#changeChecks(nodeKey, owner, (checks) => checks.with(checkKey, changed));
+    this.#set(this.#changes(nodeKey).checkOwners, checkKey, owner);
   }
 
   /**

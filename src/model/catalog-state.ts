@@ -120,7 +120,16 @@ class InstanceList {
     if (!this.#added.delete(record)) this.#removed.add(record);
   }
 
-  #placeOf(record: InstanceRecord): number {
+  /** Those of one node. */
+  on(nodeKey: string): readonly InstanceRecord[] {
+    const { sorted } = this;
+    const first = this.#placeOf({ nodeKey, key: "" });
+    let end = first;
+    while (sorted[end]?.nodeKey === nodeKey) end++;
+    return sorted.slice(first, end);
+  }
+
+  #placeOf(record: Place): number {
     const records = this.#records;
     let low = 0;
     let high = records.length;
@@ -134,7 +143,9 @@ class InstanceList {
   }
 }
 
-function compareRecords(left: InstanceRecord, right: InstanceRecord): number {
+type Place = Pick<InstanceRecord, "nodeKey" | "key">;
+
+function compareRecords(left: Place, right: Place): number {
   return compareUtf8(left.nodeKey, right.nodeKey) || compareUtf8(left.key, right.key);
 }
 
@@ -607,6 +618,11 @@ export class CatalogState implements CommittedCatalog {
   /** In byte order of node and service id. */
   instanceRecords(serviceKey: string): readonly InstanceRecord[] {
     return this.#services.get(serviceKey)?.instances.sorted ?? emptyList;
+  }
+
+  /** Those on one node. */
+  instanceRecordsOf(serviceKey: string, nodeKey: string): readonly InstanceRecord[] {
+    return this.#services.get(serviceKey)?.instances.on(nodeKey) ?? emptyList;
   }
 
   /** Proxies for a name, and connect-native instances of it, in byte order of node and service id. */

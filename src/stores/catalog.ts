@@ -8,7 +8,7 @@ import { latest } from "../base/latest.js";
 import { Signal } from "../base/signal.js";
 import { doAll, StepMeter, type Steps } from "../base/steps.js";
 import { inTurns, sortByKeys } from "../base/turns.js";
-import type { CatalogDraft, Judge, OperationRecord } from "../model/catalog-draft.js";
+import type { CatalogDraft, CheckExposure, Judge, OperationRecord } from "../model/catalog-draft.js";
 import {
   type CheckRecord,
   type CheckRecords,
@@ -42,7 +42,7 @@ import { lowerCase } from "../syntax/names.js";
 import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
 import { requireFewValues } from "./record-limit.js";
 
-export type { Judge, Touched } from "../model/catalog-draft.js";
+export type { CheckExposure, Judge, Touched } from "../model/catalog-draft.js";
 export type { ServiceKinds } from "../model/catalog-state.js";
 
 export interface CatalogOptions {
@@ -316,6 +316,21 @@ export class Catalog implements CatalogSource, Closable {
   }
 
   /**
+   * Gives checks of a node the ports by which their proxies lead to them, or takes them.
+   * @returns the ids of those for which no port is left.
+   * @throws {PeeringError} as {@link register}.
+   */
+  exposeChecks(node: string, exposure: CheckExposure): Promise<readonly string[]> {
+    return this.#write(
+      (draft) => {
+        const left = draft.exposeChecks(node, exposure);
+        return () => left;
+      },
+      { fields: RECORD_FIELDS * (exposure.exposed.length + exposure.hidden.length) },
+    );
+  }
+
+  /**
    * At most 128 operations, all or nothing (Consul 1.14 to 1.22).
    * @throws {TransactionError} (`invalid-registration`) with the text of every operation that failed.
    * @throws {PeeringError} as {@link register}.
@@ -571,6 +586,11 @@ export class Catalog implements CatalogSource, Closable {
     return record && indexedService(record);
   }
 
+  /** The instances of a service on one node, in byte order of their ids. */
+  instancesOn(node: string, service: string): readonly IndexedService[] {
+    return this.#state.instanceRecordsOf(lowerCase(service), lowerCase(node)).map(indexedService);
+  }
+
   /** The checks of one instance, without those of its node. */
   checksOf(node: string, serviceId: string): readonly IndexedCheck[] {
     const record = this.#state.instanceRecord(lowerCase(node), lowerCase(serviceId));
@@ -758,9 +778,12 @@ export class Catalog implements CatalogSource, Closable {
     });
   }
 
-  /** Calls `listener` at once after each commit that changed the catalog, until the returned function is called. */
-  onChange(listener: () => void): () => void {
-    return this.#changes.on(() => listener());
+  /**
+   * Calls `listener` at once after each commit that changed the catalog, until the returned function is called.
+   * @param listener - gets the services that may look otherwise: lower-cased names, and their spelling.
+   */
+  onChange(listener: (services: ReadonlyMap<string, string>) => void): () => void {
+    return this.#changes.on(listener);
   }
 
   /**

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
+import { createServer as createHttp2Server } from "node:http2";
 import type { AddressInfo } from "node:net";
+import { networkInterfaces } from "node:os";
 import { describe, it } from "node:test";
+import type { CheckMethod } from "../../src/checks/definition.js";
 import type { TlsPlacement } from "../../src/mesh/xds/tls.js";
 import type { ServiceInstance } from "../../src/model/instance.js";
 import { memoryStorage } from "../../src/storage/memory.js";
@@ -152,6 +155,97 @@ describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
       await becomes(port(6), "/ok", 200);
     });
   }
+});
+
+/** A program that answers to gRPC's health checks that it is well. */
+async function healthServer(): Promise<AsyncDisposable & { readonly port: number }> {
+  const server = createHttp2Server();
+  server.on("stream", (stream, headers) => {
+    stream.respond({ ":status": 200, "content-type": "application/grpc" }, { waitForTrailers: true });
+    const isCheck = headers[":path"] === "/grpc.health.v1.Health/Check";
+    stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": isCheck ? "0" : "12" }));
+    stream.end(Buffer.from([0, 0, 0, 0, 2, 8, 1]));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  return { port, [Symbol.asyncDispose]: () => new Promise((resolve) => server.close(() => resolve())) };
+}
+
+describe("an Envoy of a service whose checks it exposes", { skip: withoutEnvoy }, () => {
+  it("leads checks to a service that nothing else reaches, and callers from elsewhere to nothing", async () => {
+    await using directory = await temporaryDirectory();
+    await using app = await application("web");
+    await using health = await healthServer();
+    const [exposed = 0, proxy = 0, admin = 0] = await freePorts(3);
+    await using cluster = await EnvoyCluster.open("dc1", {
+      host: { checks: { exposedPorts: { first: exposed, last: exposed } } },
+    });
+    const { host } = cluster;
+    const status = (): string | undefined => host.catalog.check("n1", "live")?.status;
+    const register = (method: CheckMethod): Promise<void> =>
+      host.checks.register(
+        [
+          {
+            ...{ node: "n1", address: "127.0.0.1", service: { name: "web", port: app.port } },
+            checks: [{ checkId: "live", serviceId: "web", status: "critical" }],
+          },
+        ],
+        new Map([
+          [
+            "live",
+            {
+              ...{ method, intervalMs: 100, timeoutMs: 0, successBeforePassing: 0, failuresBeforeWarning: 0 },
+              ...{ failuresBeforeCritical: 0, deregisterCriticalServiceAfterMs: 0, outputMaxBytes: 0 },
+            },
+          ],
+        ]),
+      );
+    // No name of a machine: a probe that goes there directly fails.
+    const http = (path: string): CheckMethod => ({
+      ...{ type: "http", url: `http://web.invalid:${app.port}${path}`, method: "GET", headers: {}, body: "" },
+      ...{ followRedirects: true, tls: { serverName: "", skipVerify: false } },
+    });
+    const expose = (checks: boolean): Promise<void> =>
+      addService(cluster, "web", { app: app.port, proxy }, [], {
+        ...{ destinationServiceId: "web", extra: { Expose: { Checks: checks } } },
+      });
+    await expose(true);
+    await register(http("/live"));
+    {
+      await using envoy = await RunningEnvoy.start({
+        ...{ id: "web-sidecar-proxy", xds: cluster.xds.address, adminPort: admin, directory: directory.path },
+      });
+      await eventually(() => status() === "passing", "the check passes through the listener");
+      assert.match(host.catalog.check("n1", "live")?.output ?? "", new RegExp(`127\\.0\\.0\\.1:${exposed}/live: 200`));
+      assert.equal(host.catalog.check("n1", "live")?.exposedPort, exposed);
+      assert.equal(await ask(exposed, "/live"), 200);
+      assert.equal(await ask(exposed, "/other"), 404);
+      // A connection to another address of this machine comes from that address, and not from the agent's.
+      const others = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
+      const other = others.find(({ internal, family }) => !internal && family === "IPv4")?.address;
+      if (other !== undefined) await assert.rejects(fetch(`http://${other}:${exposed}/live`));
+      // Another path, then another protocol, at the same port.
+      await register(http("/ready"));
+      await becomes(exposed, "/ready", 200);
+      assert.equal(await ask(exposed, "/live"), 404);
+      await eventually(() => status() === "passing", "the check passes at its other path");
+      await register({ type: "grpc", target: `web.invalid:${health.port}/web`, tls: undefined });
+      await eventually(() => host.catalog.check("n1", "live")?.output.includes("gRPC check") === true, "by gRPC");
+      assert.equal(status(), "passing");
+      assert.deepEqual(
+        cluster.xds.proxies().map(({ refusals, missing }) => ({ refusals, missing })),
+        [{ refusals: [], missing: [] }],
+      );
+      await expose(false);
+      await eventually(() => status() === "critical", "the check goes to the service, where nothing is");
+      await becomes(exposed, "/live", undefined);
+      await expose(true);
+      await eventually(() => status() === "passing", "the check goes through the proxy again");
+      assert.equal(await envoy.isReady(), true);
+    }
+    await eventually(() => status() === "critical", "no check passes without the proxy");
+  });
 });
 
 /** Resources of all types as a configuration that stands alone: whatever would come by itself stands where it is named. */
@@ -358,6 +452,15 @@ describe("Envoy, asked whether it takes what proxies are told", { skip: withoutE
       made(calls, { bundles, inbound: bundles, imports: db, instances: services, entries: [written, intentions] }),
     "a sidecar with exposed paths, a ring of hashes and normalized requests": () =>
       made(calls, { instances: services, entries: [http, exposing, hashing, normalizing], bundles, imports: db }),
+    "a sidecar with exposed checks": () =>
+      made(sidecar("web", { destinationServiceId: "web", extra: { Expose: { Checks: true } } }), {
+        exposedChecks: [
+          { checkId: "a", path: "/ready", protocol: "http", localPort: 8_080, listenerPort: 21_500 },
+          { checkId: "b", path: "/x/y", protocol: "http2", localPort: 9_000, listenerPort: 21_501 },
+          { checkId: "c", path: "/", protocol: "http2", localPort: 9_000, listenerPort: 21_502 },
+        ],
+        hasIpv6: true,
+      }),
     "a sidecar with names of gateways and callers of two peers": () =>
       made(calls, { bundles, inbound: bundles, imports: db, instances: services, entries: [intentions] }),
     "a sidecar for requests, with failover to a peer": () =>

@@ -123,6 +123,9 @@ export interface ViewParts {
   readonly virtualIps?: Readonly<Record<string, string>>;
   readonly servers?: readonly ServiceInstance[];
   readonly peerServers?: ReturnType<MeshView["peerServers"]>;
+  /** Of every service; default: those of its node are run elsewhere. */
+  readonly exposedChecks?: ReturnType<MeshView["exposedChecks"]>;
+  readonly hasIpv6?: boolean;
 }
 
 /** A cluster of given parts. */
@@ -154,6 +157,8 @@ export function viewOf(parts: ViewParts): MeshView {
       ),
     exported: () => parts.exported ?? [],
     peerServers: () => parts.peerServers ?? [],
+    exposedChecks: () => parts.exposedChecks,
+    hasIpv6: () => parts.hasIpv6 ?? false,
     virtualIp: (service, peer) => virtualIps[peer === "" ? service : `${service}?peer=${peer}`],
   };
 }

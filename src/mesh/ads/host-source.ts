@@ -102,6 +102,7 @@ export class HostSource implements Closable {
         tell();
       }),
       host.exports.onGatewaysChange(tell),
+      host.checks.onExposedChange(tell),
     ];
   }
 

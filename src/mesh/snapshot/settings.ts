@@ -78,7 +78,7 @@ export interface ProxySettings {
   readonly exposedPaths: readonly ExposedPath[];
 }
 
-/** A path of the service that anyone may ask for without a certificate. */
+/** A path of the service that may be asked for without a certificate. */
 export interface ExposedPath {
   readonly path: string;
   readonly listenerPort: number;

@@ -1,16 +1,20 @@
 import { compareUtf8 } from "../../base/byte-order.js";
+import { ipVersion } from "../../base/host-port.js";
 import { StepMeter, type Steps } from "../../base/steps.js";
 import { withCentralConfig } from "../../config/central-config.js";
 import type { CompiledChain, ResolvedTarget } from "../../config/chain.js";
 import type { ConfigEntrySet } from "../../config/config-entry-set.js";
 import { compareIntentions, type Intention } from "../../config/intentions.js";
 import { emptyProxy, type ServiceInstance } from "../../model/instance.js";
+import { member } from "../../model/kept-members.js";
 import { emptyService } from "../../model/records.js";
 import type { TrustBundle } from "../../peering/peering.js";
 import { joinPems, usableBundles } from "./bundles.js";
 import type { Endpoints } from "./endpoints.js";
+import { opaqueFlag } from "./opaque.js";
 import { type PeeredService, peeredService } from "./peered.js";
 import {
+  type ExposedPath,
   type MeshSettings,
   meshSettings,
   type ProxySettings,
@@ -78,6 +82,10 @@ export interface SidecarSnapshot extends SnapshotBase {
   readonly inboundBundles: readonly TrustBundle[];
   /** By name. */
   readonly upstreams: readonly RoutedUpstream[];
+  /** Paths of checks, for the machine of the agent alone. */
+  readonly checkPaths: readonly ExposedPath[];
+  /** The ranges of addresses from which checks come, such as `10.0.0.1/32`. */
+  readonly checkSources: readonly string[];
   /** Undefined: the proxy is not transparent. */
   readonly transparentPort: number | undefined;
 }
@@ -131,9 +139,39 @@ export function* sidecarSnapshot(
     inboundBundles: usableBundles(view.bundlesReaching(own), view.trustDomain, (text) => missing.push(text)),
     localGateways: view.localGateways(),
     upstreams,
+    ...exposedChecks({ ...instance, service }, view, missing),
     transparentPort: transparency(service)?.port,
     missing: missing.sort(compareUtf8),
   };
+}
+
+/** As Consul writes it. */
+const LOOPBACK = "127.0.0.1/8";
+
+/** The checks that `Expose.Checks` leads through the proxy. */
+function exposedChecks(
+  { node, service }: ServiceInstance,
+  view: MeshView,
+  missing: string[],
+): Pick<SidecarSnapshot, "checkPaths" | "checkSources"> {
+  const { extra, destinationServiceId = "" } = service.proxy ?? {};
+  if (!opaqueFlag(member(extra, "Expose"), "Checks") || destinationServiceId === "") {
+    return { checkPaths: [], checkSources: [] };
+  }
+  const checks = view.exposedChecks(node.name, destinationServiceId);
+  if (checks === undefined) missing.push(`Expose.Checks: the checks of node "${node.name}" are not run by this agent`);
+  const checkPaths: ExposedPath[] = [];
+  for (const check of checks ?? []) {
+    if ("problem" in check) missing.push(`Expose.Checks: check "${check.checkId}": ${check.problem}`);
+    else checkPaths.push(check);
+  }
+  const own = ipVersion(node.address);
+  const checkSources = [
+    LOOPBACK,
+    ...(own === 0 ? [] : [`${node.address}/${own === 4 ? 32 : 128}`]),
+    ...(view.hasIpv6() ? ["::1/128"] : []),
+  ];
+  return { checkPaths, checkSources };
 }
 
 function intentionsFor(service: string, view: MeshView): readonly Intention[] {

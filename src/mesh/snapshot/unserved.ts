@@ -84,9 +84,6 @@ export function unservedSettings(service: Service, entries: ConfigEntrySet): Uns
 
 function unservedOfProxy(extra: JsonValue | undefined): readonly string[] {
   const found: string[] = [];
-  if (opaqueFlag(member(extra, "Expose"), "Checks")) {
-    found.push("Expose.Checks, which is not served: expose the paths of the checks with Expose.Paths");
-  }
   if (opaqueFlag(member(extra, "TransparentProxy"), "DialedDirectly")) {
     found.push("TransparentProxy.DialedDirectly, which is not served");
   }

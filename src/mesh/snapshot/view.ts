@@ -29,6 +29,19 @@ export interface PeerServers {
   readonly index: bigint;
 }
 
+/** A check of a service that its proxy leads to. */
+export type CheckAtProxy =
+  | {
+      readonly checkId: string;
+      readonly path: string;
+      /** `http` or `http2`. */
+      readonly protocol: string;
+      readonly localPort: number;
+      readonly listenerPort: number;
+    }
+  /** It goes to the service directly. */
+  | { readonly checkId: string; readonly problem: string };
+
 /**
  * A cluster at one moment, as its proxies see it. A part that is undefined is not known yet: a snapshot is made without it, and says
  * so. A part that has not changed is best the same object for all proxies: what was made of it then serves again.
@@ -52,6 +65,10 @@ export interface MeshView {
   /** Names of the local services that anything speaks for in the mesh. */
   meshServices(): readonly string[];
   localGateways(): Endpoints;
+  /** The checks of a service that its proxy is to expose; undefined: those of this node are not run here. */
+  exposedChecks(node: string, serviceId: string): readonly CheckAtProxy[] | undefined;
+  /** Whether the machine of this agent, and so of the proxies beside it, has addresses of IPv6. */
+  hasIpv6(): boolean;
   /** Those that run a server of this cluster. */
   servers(): readonly ServiceInstance[];
   bundle(peer: string): TrustBundle | undefined;

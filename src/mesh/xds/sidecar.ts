@@ -16,7 +16,7 @@ import {
 import { CARRIED_HEADER } from "../identity/carried.js";
 import { joinPems, trustedDomains } from "../snapshot/bundles.js";
 import type { PeeredService } from "../snapshot/peered.js";
-import type { Upstream } from "../snapshot/settings.js";
+import type { ExposedPath, Upstream } from "../snapshot/settings.js";
 import type { RoutedUpstream, SidecarSnapshot } from "../snapshot/sidecar.js";
 import { ChainNames, type Connecting, chainClusters, peeredCluster, peeredTls } from "./chains.js";
 import {
@@ -37,6 +37,7 @@ import {
   type UpstreamPart,
 } from "./kept-parts.js";
 import {
+  type FilterChainInit,
   type FilterInit,
   type HttpFilterInit,
   httpFilter,
@@ -197,12 +198,13 @@ function callersTls(snapshot: SidecarSnapshot, { leaf, tls }: Connecting): Retur
 }
 
 function inboundParts(snapshot: SidecarSnapshot, common: readonly unknown[]): readonly unknown[] {
-  const { instance, entries, inboundBundles, allowsByDefault } = snapshot;
+  const { instance, entries, inboundBundles, allowsByDefault, checkPaths, checkSources } = snapshot;
   const { address, port, proxy } = instance.service;
   const { localServiceAddress, localServicePort, localServiceSocketPath } = proxy ?? emptyProxy;
   const local = [localServiceAddress, localServicePort, localServiceSocketPath];
+  const checks = [checkPaths, checkSources];
   // Intentions come from the entries.
-  return [...common, entries, JSON.stringify([inboundBundles, allowsByDefault, address, port, local])];
+  return [...common, entries, JSON.stringify([inboundBundles, allowsByDefault, address, port, local, checks])];
 }
 
 function upstreamParts({ upstream, virtualIps, route }: RoutedUpstream): readonly unknown[] {
@@ -255,11 +257,30 @@ function localCluster(
   });
 }
 
-/** Paths that anyone may ask for, such as those of health checks and metrics: each has a listener without certificates, and no other path. */
+/**
+ * Paths that are reached without certificates: each has a listener, which leads to no other path. Those that settings name, such as metrics,
+ * are open to anyone; those of checks to the machine of the agent.
+ */
 function addExposed(snapshot: SidecarSnapshot, drafts: Drafts): void {
+  const { settings, checkPaths, checkSources } = snapshot;
+  addPaths(settings.exposedPaths, undefined, snapshot, drafts);
+  addPaths(checkPaths, { sourcePrefixRanges: checkSources.map(cidrRange) }, snapshot, drafts);
+}
+
+function cidrRange(text: string): { readonly addressPrefix: string; readonly prefixLen: number } {
+  const [addressPrefix = "", length] = text.split("/");
+  return { addressPrefix, prefixLen: Number(length) };
+}
+
+function addPaths(
+  paths: readonly ExposedPath[],
+  match: FilterChainInit["filterChainMatch"],
+  snapshot: SidecarSnapshot,
+  drafts: Drafts,
+): void {
   const { settings, instance } = snapshot;
   const { localServicePort = 0 } = instance.service.proxy ?? {};
-  for (const { path, listenerPort, localPort, protocol } of settings.exposedPaths) {
+  for (const { path, listenerPort, localPort, protocol } of paths) {
     if (path === "" || !isPort(listenerPort) || !isPort(localPort)) {
       drafts.problems.push(`exposed path ${JSON.stringify(path)}: it needs a path, ListenerPort and LocalPathPort`);
       continue;
@@ -282,7 +303,7 @@ function addExposed(snapshot: SidecarSnapshot, drafts: Drafts): void {
         { type: "port", address: bindAddressOf(snapshot), port: listenerPort },
         {
           trafficDirection: TrafficDirection.INBOUND,
-          filterChains: [{ filters: [filter] }],
+          filterChains: [{ ...(match !== undefined && { filterChainMatch: match }), filters: [filter] }],
           logs: settings.accessLogs,
         },
       ),

@@ -50,6 +50,26 @@ async function withAgent(
 }
 
 describe("peerage agent -config-file", () => {
+  it("leads checks through sidecars at the ports of the file", async () => {
+    const path = await file({ ports: { expose_min_port: 31_500, expose_max_port: 31_500 } });
+    let exposed: unknown;
+    await withAgent(["-config-file", path], async (http) => {
+      const body = {
+        ...{ Name: "web", Port: 80, Check: { HTTP: "http://127.0.0.1:1/", Interval: "10s" } },
+        Connect: { SidecarService: { Proxy: { Expose: { Checks: true } } } },
+      };
+      const url = `http://${http}/v1/agent/service/register`;
+      assert.equal((await fetch(url, { method: "PUT", body: JSON.stringify(body) })).status, 200);
+      const checks = (await (await fetch(`http://${http}/v1/agent/checks`)).json()) as Record<string, object>;
+      exposed = Object.entries(checks).map(([id, check]) => [id, (check as { ExposedPort?: number }).ExposedPort]);
+    });
+    assert.deepEqual(exposed, [
+      ["service:web", 31_500],
+      ["service:web-sidecar-proxy:1", 0],
+      ["service:web-sidecar-proxy:2", 0],
+    ]);
+  });
+
   it("starts with the file that consul/sdk's testutil writes, and names ignored keys once", async () => {
     const data = join(directory.path, "testutil");
     const path = await file({
@@ -282,6 +302,11 @@ describe("peerage agent -config-file", () => {
       ['{"data_dir":', "json", "At 1:13: unexpected end of JSON input"],
       ["{}", "txt", "has unknown extension; must be .hcl or .json, or config format must be set"],
       ["ports { http = 70000 }", "hcl", "ports.http: invalid port: 70000"],
+      [
+        "ports { expose_min_port = 9 expose_max_port = 8 }",
+        "hcl",
+        "expose_min_port must be less than expose_max_port. To disable, set both to zero.",
+      ],
       ['log_level = "foo"', "hcl", "Invalid log level: foo. Valid log levels are: [TRACE DEBUG INFO WARN ERR ERROR]"],
       ['connect { ca_config { cluster_id = "xyz" } }', "hcl", "cluster_id was supplied but was not a valid UUID"],
       ["connect { ca_config { cluster_id = 7 } }", "hcl", "cluster_id was supplied but was not a string"],

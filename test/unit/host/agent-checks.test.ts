@@ -11,6 +11,7 @@ import { AgentChecks, type CheckLimits } from "../../../src/host/agent-checks.js
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Entry, Snapshot, Storage } from "../../../src/storage/storage.js";
 import { Catalog } from "../../../src/stores/catalog.js";
+import { ConfigEntries } from "../../../src/stores/config-entries.js";
 import { type TestClock, testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { eventually } from "../../support/hosts.js";
 import { LogRecorder } from "../../support/log-recorder.js";
@@ -40,6 +41,7 @@ class Agent implements AsyncDisposable {
   readonly storage: Storage;
   readonly #limits: CheckLimits;
   #catalog: Catalog | undefined;
+  #configEntries: ConfigEntries | undefined;
   #checks: AgentChecks | undefined;
 
   private constructor(storage: Storage, limits: CheckLimits, clock: TestClock) {
@@ -62,9 +64,11 @@ class Agent implements AsyncDisposable {
   async open(): Promise<void> {
     const { storage, clock, logger, incidents } = this;
     this.#catalog = await Catalog.open({ storage, datacenter: "dc1", clock });
+    this.#configEntries = await ConfigEntries.open({ storage, datacenter: "dc1", clock });
     this.#checks = await AgentChecks.open({
       storage,
       catalog: this.#catalog,
+      configEntries: this.#configEntries,
       node: "n0",
       clock,
       random: { bytes: systemRandom.bytes, fraction: () => 0.5 },
@@ -113,6 +117,7 @@ class Agent implements AsyncDisposable {
 
   async close(): Promise<void> {
     await this.checks[Symbol.asyncDispose]();
+    await this.#configEntries?.[Symbol.asyncDispose]();
     await this.catalog[Symbol.asyncDispose]();
   }
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { SERVED_PROXY_KEYS, SERVED_UPSTREAM_KEYS } from "../../../src/mesh/snapshot/unserved.js";
 import { BOOTSTRAP_KEYS } from "../../../src/model/bootstrap-keys.js";
+import type { ServiceInstance } from "../../../src/model/instance.js";
 import { at, instance, made, sidecar } from "../../support/mesh-view.js";
 
 type Config = Readonly<Record<string, unknown>>;
@@ -41,7 +42,6 @@ describe("settings of proxies", () => {
     const extra = (kind: string, name: string, fields: Config) => [{ kind, name, extra: fields }] as never;
     const cases = [
       [extra("service-defaults", "web", { RateLimits: { InstanceLevel: {} } }), "RateLimits"],
-      [extra("service-defaults", "web", { Expose: { Checks: true } }), "Expose.Checks"],
       [extra("proxy-defaults", "global", { MutualTLSMode: "permissive" }), "MutualTLSMode"],
       [extra("proxy-defaults", "global", { TransparentProxy: { DialedDirectly: true } }), "DialedDirectly"],
       [extra("proxy-defaults", "global", { PrioritizeByLocality: { Mode: "failover" } }), "PrioritizeByLocality"],
@@ -133,6 +133,39 @@ describe("exposed paths", () => {
     });
     assert.match(missing.join(), /exposed path "\/": it needs/);
     assert.equal(Object.keys(shown.listener).length, 1);
+  });
+});
+
+describe("exposed checks", () => {
+  const proxy = (checks: boolean): ServiceInstance =>
+    sidecar("web", { destinationServiceId: "web", extra: { Expose: { Checks: checks } } });
+  const check = { checkId: "a", path: "/ready", protocol: "http", localPort: 8080, listenerPort: 21_500 };
+  const listeners = (shown: ReturnType<typeof made>["shown"]): readonly string[] =>
+    Object.keys(shown.listener).filter((name) => name.startsWith("exposed"));
+
+  it("have a listener each, for the machine of the agent alone", () => {
+    const { shown, missing } = made(proxy(true), { exposedChecks: [check], hasIpv6: true });
+    assert.deepEqual(missing, []);
+    const name = "exposed_path_ready:0.0.0.0:21500";
+    assert.deepEqual(listeners(shown), [name]);
+    assert.deepEqual(at(shown.listener[name], "filterChains", 0, "filterChainMatch"), {
+      sourcePrefixRanges: [
+        { addressPrefix: "127.0.0.1", prefixLen: 8 },
+        { addressPrefix: "10.0.0.1", prefixLen: 32 },
+        { addressPrefix: "::1", prefixLen: 128 },
+      ],
+    });
+    assert.equal(Object.keys(shown.listener[name] ?? {}).includes("defaultFilterChain"), false);
+    const without = made(proxy(true), { exposedChecks: [check] }).shown.listener[name];
+    assert.equal(JSON.stringify(without).includes("::1"), false);
+    assert.deepEqual(listeners(made(proxy(false), { exposedChecks: [check] }).shown), []);
+  });
+
+  it("are named where a proxy cannot lead to them", () => {
+    const { shown, missing } = made(proxy(true), { exposedChecks: [{ checkId: "b", problem: "no port" }] });
+    assert.deepEqual([listeners(shown), missing], [[], ['Expose.Checks: check "b": no port']]);
+    const elsewhere = made(proxy(true), {}).missing;
+    assert.deepEqual(elsewhere, ['Expose.Checks: the checks of node "node" are not run by this agent']);
   });
 });
 

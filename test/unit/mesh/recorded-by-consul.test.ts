@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
 import { describe, it } from "node:test";
 import type { JsonValue } from "@bufbuild/protobuf";
+import type { CheckDefinition, CheckMethod } from "../../../src/checks/definition.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import { type XdsServer, xdsServer } from "../../../src/mesh/index.js";
 import { TYPE_URLS } from "../../../src/mesh/xds/resources.js";
@@ -17,9 +19,12 @@ import { XdsClient } from "../../support/xds-client.js";
 
 type Told = Record<Exclude<ResourceType, "secret">, Record<string, JsonValue>>;
 
-const recorded = JSON.parse(readFileSync("test/golden/envoy/consul-1.21.4.json", "utf8")) as {
+interface Recorded {
   readonly proxies: Readonly<Record<string, Told>>;
-};
+}
+
+const read = (name: string): Recorded => JSON.parse(readFileSync(`test/golden/envoy/${name}.json`, "utf8")) as Recorded;
+const recorded = read("consul-1.21.4");
 const TYPES = ["cluster", "endpoint", "listener", "route"] as const;
 const node = { address: "127.0.0.1" };
 
@@ -182,5 +187,53 @@ describe("Envoys of peered clusters", () => {
       await toldTo(server, id, expected);
       assert.deepEqual(plain(await toldTo(server, id, expected), domains), expected, name);
     }
+  });
+});
+
+describe("an Envoy of a service whose checks it exposes", () => {
+  it("is told by us what Consul 1.21.4 tells it", async () => {
+    await using host = await createHost({ storage: memoryStorage(), transport: memoryNetwork().transport({}) });
+    const definition = (method: CheckMethod): CheckDefinition => ({
+      ...{ method, intervalMs: 10_000, timeoutMs: 0, successBeforePassing: 0, failuresBeforeWarning: 0 },
+      ...{ failuresBeforeCritical: 0, deregisterCriticalServiceAfterMs: 0, outputMaxBytes: 0 },
+    });
+    const http = (url: string): CheckDefinition =>
+      definition({
+        ...{ type: "http", url, method: "GET", headers: {}, body: "", followRedirects: true },
+        tls: { serverName: "", skipVerify: false },
+      });
+    const checks = new Map([
+      ["a", http("http://127.0.0.1:8080/health/live?x=1")],
+      ["b", definition({ type: "grpc", target: "127.0.0.1:8081/web", tls: undefined })],
+      ["c", definition({ type: "tcp", address: "127.0.0.1:8080", tls: undefined })],
+      ["d", http("http://127.0.0.1:8082/")],
+    ]);
+    const proxy = {
+      ...{ destinationServiceName: "web", destinationServiceId: "web" },
+      ...{ localServiceAddress: "127.0.0.1", localServicePort: 8_080, extra: { Expose: { Checks: true } } },
+    };
+    const id = "web-sidecar-proxy";
+    const own = { node: host.nodeName, ...node };
+    await host.checks.register(
+      [
+        {
+          ...own,
+          service: { name: "web", port: 8_080 },
+          checks: [...checks.keys()].map((checkId) => ({ checkId, serviceId: "web" })),
+        },
+        { ...own, service: { kind: "connect-proxy", id, name: id, port: 9_000, proxy } },
+      ],
+      checks,
+    );
+    await using server = await xdsServer(host, { listen: "127.0.0.1:0", defaultIntentionPolicy: "allow" });
+    const expected = read("exposed-1.21.4").proxies["web"];
+    assert.ok(expected !== undefined);
+    // Consul's machine had IPv6.
+    const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ family }) => family === "IPv6"));
+    const ipv6 = ',{"address_prefix":"::1","prefix_len":128}';
+    const text = JSON.stringify(expected);
+    assert.ok(text.includes(ipv6));
+    const told = plain(await toldTo(server, id, expected), { [host.trustDomain]: "ONE" });
+    assert.deepEqual(told, JSON.parse(hasIpv6 ? text : text.replaceAll(ipv6, "")));
   });
 });
