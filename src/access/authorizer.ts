@@ -42,6 +42,11 @@ export interface Authorizer {
   /** The policy where no rule applies; part of every answer. */
   readonly defaultPolicy: "allow" | "deny";
   /**
+   * Another number after any change of the rights of any token, or of which tokens there are, as from then on. Answers are kept
+   * for callers who ask the same again while it is the same. Undefined: none are, for rights may change at any time.
+   */
+  readonly revision?: number | undefined;
+  /**
    * Whom the token belongs to.
    * @param token - `""` for a request without one.
    * @returns undefined: there is no such token. The same object each time, as long as the rights of the token do not
@@ -60,6 +65,7 @@ const ANYONE: Identity = { accessorId: undefined };
 /** Everyone may do everything; tokens are not looked at. */
 export const allowAll: Authorizer = {
   defaultPolicy: "allow",
+  revision: 0,
   resolve: async () => ANYONE,
   allowed: () => true,
 };

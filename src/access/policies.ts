@@ -53,6 +53,7 @@ export interface PolicyAuthorizer extends Authorizer {
  */
 export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
   let grants = new Grants(policies);
+  let revision = 0;
   /** Digests of all secrets that have resolved to an identity; `""`: without one. */
   const secrets = new WeakMap<Identity, string>();
   let identities = new Map<string, Identity>();
@@ -65,6 +66,9 @@ export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
   return {
     get defaultPolicy() {
       return grants.defaultPolicy;
+    },
+    get revision() {
+      return revision;
     },
     resolve: async (token) => {
       if (token === "" || token === ANONYMOUS) return known(undefined, "");
@@ -85,6 +89,7 @@ export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
     },
     replace: (next) => {
       grants = new Grants(next);
+      revision++;
       identities = new Map();
     },
   };

@@ -39,7 +39,6 @@ interface Location {
   readonly ip: ReturnType<typeof addressOf>;
   /** The node's own address as registered, so that the node's name stands for it. */
   readonly isNode: boolean;
-  readonly port: number;
 }
 
 /** The healthy ones: without a critical check or, where only passing ones are wanted, with passing ones alone. */
@@ -143,7 +142,7 @@ export function addressRecords(
   let alias: DnsRecord | undefined;
   for (const instance of instances) {
     if (addresses.size >= most) break;
-    const location = locate(instance, context);
+    const location = locate(instance, context, serviceAddress(instance, context));
     if (location === undefined) continue;
     const { ip, address } = location;
     if (ip === undefined) alias ??= { type: "CNAME", name, ttl, data: address };
@@ -177,12 +176,15 @@ export function srvRecords(instances: readonly ServiceInstance[], context: Answe
   for (const instance of instances) {
     if (answers.length >= most) break;
     const { node } = instance;
-    const tuple = [nameKey(node.name), serviceAddress(instance, context), translatedPort(instance, context)].join("\0");
+    const own = serviceAddress(instance, context);
+    const ownPort = translatedPort(instance, context);
+    const tuple = `${nameKey(node.name)}\0${own}\0${ownPort}`;
     if (seen.has(tuple)) continue;
     seen.add(tuple);
-    const location = locate(instance, context);
+    const location = locate(instance, context, own);
     if (location === undefined) continue;
-    const { ip, address, isNode, port } = location;
+    const { ip, address, isNode } = location;
+    const port = ownPort ?? 0;
     const canonical = nodeName(node.name, context);
     let target: string;
     if (ip === undefined) target = address;
@@ -219,20 +221,20 @@ function fitsType(record: "A" | "AAAA", asked: QuestionType): boolean {
   return asked === record || asked === "ANY" || asked === "TXT";
 }
 
-function locate(instance: ServiceInstance, context: AnswerContext): Location | undefined {
-  const { node } = instance;
-  const port = translatedPort(instance, context) ?? 0;
+/** @param ofService - the address of the service that answers the question. */
+function locate({ node }: ServiceInstance, context: AnswerContext, ofService: string): Location | undefined {
+  const own = withoutDot(ofService);
+  const ip = addressOf(own);
+  if (ip !== undefined) return { address: own, ip, isNode: false };
   const ofNode = withoutDot(nodeAddress(node, context));
   const nodeIp = addressOf(ofNode);
-  const own = withoutDot(serviceAddress(instance, context));
-  if (own === "" || (nodeIp !== undefined && nameKey(own) === nameKey(context.name))) {
-    const location = { address: ofNode, ip: nodeIp, isNode: ofNode === withoutDot(node.address), port };
+  // An alias of itself leads nowhere.
+  const isItself = nameKey(own) === nameKey(context.name);
+  if (own === "" || (nodeIp !== undefined && isItself)) {
+    const location = { address: ofNode, ip: nodeIp, isNode: ofNode === withoutDot(node.address) };
     return nodeIp !== undefined || isTarget(ofNode) ? location : undefined;
   }
-  const ip = addressOf(own);
-  // An alias of itself leads nowhere.
-  const usable = ip !== undefined || (isTarget(own) && nameKey(own) !== nameKey(context.name));
-  return usable ? { address: own, ip, isNode: false, port } : undefined;
+  return isTarget(own) && !isItself ? { address: own, ip, isNode: false } : undefined;
 }
 
 /** The addresses at which a node or service is reached. */
@@ -291,7 +293,7 @@ export function nodeAddress(node: Node, { settings, type }: Pick<AnswerContext, 
 }
 
 function withoutDot(name: string): string {
-  return name.replace(/\.$/, "");
+  return name.endsWith(".") ? name.slice(0, -1) : name;
 }
 
 /** Whether an address that is no IP can be the name of something. */

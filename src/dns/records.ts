@@ -50,7 +50,15 @@ export function emptyAnswer(code: ResponseCode, authoritative: boolean): DnsAnsw
 
 /** Names compare without the case of ASCII letters, and of no others (RFC 4343). */
 export function nameKey(name: string): string {
-  return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
+  // Most names are in lower case already, and each question compares several.
+  for (let index = 0; index < name.length; index++) {
+    if (isCapital(name.charCodeAt(index))) return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
+  }
+  return name;
+}
+
+function isCapital(code: number): boolean {
+  return code >= 65 && code <= 90;
 }
 
 // A peer may name its nodes and addresses as it likes; texts that no packet can carry must not get into one.
@@ -59,8 +67,29 @@ const UNPRINTABLE = /[\u0000-\u001f\u007f]/;
 
 /** Whether a name fits the wire: labels of 1 to 63 bytes, 253 bytes in all, no control characters. */
 export function isEncodable(name: string): boolean {
-  if (name === "" || UNPRINTABLE.test(name) || Buffer.byteLength(name) > 253) return false;
-  return name.split(".").every((label) => label !== "" && Buffer.byteLength(label) <= 63);
+  let labelStart = 0;
+  for (let index = 0; index < name.length; index++) {
+    const code = name.charCodeAt(index);
+    if (code > MAX_ASCII) return isEncodableText(name);
+    if (code < 0x20 || code === MAX_ASCII) return false;
+    if (code !== DOT) continue;
+    if (index === labelStart || index - labelStart > MAX_LABEL_BYTES) return false;
+    labelStart = index + 1;
+  }
+  const last = name.length - labelStart;
+  return last > 0 && last <= MAX_LABEL_BYTES && name.length <= MAX_NAME_BYTES;
+}
+
+const DOT = 0x2e;
+/** It is a control character, too. */
+const MAX_ASCII = 0x7f;
+const MAX_LABEL_BYTES = 63;
+const MAX_NAME_BYTES = 253;
+
+/** The same of a name in any characters: bytes count. */
+function isEncodableText(name: string): boolean {
+  if (UNPRINTABLE.test(name) || Buffer.byteLength(name) > MAX_NAME_BYTES) return false;
+  return name.split(".").every((label) => label !== "" && Buffer.byteLength(label) <= MAX_LABEL_BYTES);
 }
 
 /** The address record of an IP, in its shortest form; undefined for other text. An IPv4 address in IPv6 form counts as IPv4. */
@@ -79,7 +108,18 @@ export function hexLabel(address: { readonly type: "A" | "AAAA"; readonly data: 
 
 /** The bytes of an IP, as {@link addressOf} returned it. */
 export function addressBytes({ type, data }: { readonly type: "A" | "AAAA"; readonly data: string }): Uint8Array {
-  return type === "A" ? Uint8Array.from(data.split("."), Number) : ipv6Bytes(data);
+  return type === "A" ? ipv4Bytes(data) : ipv6Bytes(data);
+}
+
+function ipv4Bytes(text: string): Uint8Array {
+  const bytes = new Uint8Array(4);
+  let place = 0;
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code === DOT) place++;
+    else bytes[place] = (bytes[place] ?? 0) * 10 + code - 0x30;
+  }
+  return bytes;
 }
 
 /** The IP behind a label below `addr`, in its shortest form; undefined for other labels. */

@@ -78,10 +78,12 @@ export class Resolver {
   readonly #settings: ResolverSettings;
   readonly #fraction: () => number;
   readonly #wall: () => number;
+  readonly #answerSettings: AnswerSettings;
 
   constructor(parts: ResolverParts) {
     this.#source = parts.source;
     this.#settings = parts.settings;
+    this.#answerSettings = { ...parts.settings, datacenter: parts.source.datacenter };
     this.#fraction = parts.fraction;
     this.#wall = parts.wall;
   }
@@ -92,10 +94,6 @@ export class Resolver {
     const { edns, bytes, from } = question;
     const budget: Budget = { lookups: MAX_ALIAS_LOOKUPS, edns, bytes, from };
     return this.#answer(question.name, question.type, 0, budget);
-  }
-
-  get #answerSettings(): AnswerSettings {
-    return { ...this.#settings, datacenter: this.#source.datacenter };
   }
 
   async #answer(name: string, type: QuestionType, level: number, budget: Budget): Promise<DnsAnswer> {

@@ -1,6 +1,13 @@
-import { createSocket, type Socket as UdpSocket } from "node:dgram";
+import { createSocket, type SocketOptions, type Socket as UdpSocket } from "node:dgram";
+import { lookup } from "node:dns";
 import { once } from "node:events";
-import { createServer as createTcpServer, isIPv6, type Server as TcpServer, type Socket as TcpSocket } from "node:net";
+import {
+  createServer as createTcpServer,
+  isIP,
+  isIPv6,
+  type Server as TcpServer,
+  type Socket as TcpSocket,
+} from "node:net";
 import { setImmediate } from "node:timers/promises";
 import type { Authorizer } from "../access/authorizer.js";
 import type { Closable } from "../base/closable.js";
@@ -328,16 +335,24 @@ class Server implements DnsServer {
 
 async function bindUdp(host: string, port: number): Promise<UdpSocket> {
   const type = isIPv6(host) ? "udp6" : "udp4";
-  const socket = createSocket({ type, recvBufferSize: UDP_BUFFER_BYTES });
+  const socket = createSocket({ type, recvBufferSize: UDP_BUFFER_BYTES, lookup: lookUp });
   try {
+    const listening = once(socket, "listening");
     socket.bind(port, host === "" ? undefined : host);
-    await once(socket, "listening");
+    await listening;
     return socket;
   } catch (error) {
     socket.close();
     throw error;
   }
 }
+
+/** Node looks up the address of every answer that is sent, which here is an IP already. */
+const lookUp: NonNullable<SocketOptions["lookup"]> = (host, options, callback) => {
+  const family = isIP(host);
+  if (family === 0) lookup(host, options, callback);
+  else callback(null, host, family);
+};
 
 async function bindTcp(host: string, port: number): Promise<TcpServer> {
   // A client may close its side after its question and still read the answer.

@@ -98,10 +98,10 @@ export class MessageWriter {
 
   /** Behind its length in one byte. @throws {RangeError} for one that is too long. */
   #text(text: string, most: number): void {
-    const bytes = Buffer.from(text);
-    if (bytes.length > most) throw new RangeError(`${bytes.length} bytes do not fit where ${most} do`);
-    this.#at = this.#buffer.writeUInt8(bytes.length, this.#at);
-    this.bytes(bytes);
+    const length = this.#buffer.write(text, this.#at + 1);
+    if (length > most) throw new RangeError(`${length} bytes do not fit where ${most} do`);
+    this.#buffer[this.#at] = length;
+    this.#at += 1 + length;
   }
 
   #uint16(value: number): void {

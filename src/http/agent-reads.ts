@@ -261,6 +261,7 @@ export const agentReadOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/members",
+    sources: ["catalog"],
     run: members,
     docs: [
       {
@@ -279,6 +280,7 @@ export const agentReadOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/services",
+    sources: ["catalog", "config-entries"],
     run: services,
     docs: [
       {
@@ -293,6 +295,7 @@ export const agentReadOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/service/",
+    sources: ["catalog", "config-entries"],
     run: service,
     docs: [
       {

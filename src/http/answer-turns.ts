@@ -85,6 +85,12 @@ export class AnswerTurns {
     return this.#add(answerer, "fresh", start);
   }
 
+  /** Whether a source has read enough of its answers to get another one, on a connection that has read all. */
+  hasRead(source: string): boolean {
+    const { unsentPerSource, unsentInAll } = this.#limits;
+    return this.#unsentInAll < unsentInAll && (this.#unsent.get(source) ?? 0) < unsentPerSource;
+  }
+
   /**
    * Calls `start` when the next piece of an answer may be made, within that call: however much others have not read, for its own
    * client has read the piece before.

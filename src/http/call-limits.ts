@@ -1,4 +1,5 @@
 import { Http2ServerRequest } from "node:http2";
+import type { Socket } from "node:net";
 import { type Clock, type LogFields, systemClock } from "../base/environment.js";
 import { joinHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
@@ -7,7 +8,7 @@ import { exhausted } from "../stores/record-limit.js";
 
 import { type Answerer, AnswerTurns, type Unread } from "./answer-turns.js";
 import { HttpRefusal } from "./http-refusal.js";
-import type { HttpRequest, HttpResponse } from "./messages.js";
+import type { HttpRequest } from "./messages.js";
 import { Quota } from "./quota.js";
 
 /** Bounds on calls, of one source and together. A source is an IPv4 address, or the /64 of an IPv6 one. */
@@ -87,6 +88,7 @@ export class CallLimits {
   readonly #waiting: Places;
   readonly #bodies: Quota;
   readonly #bodiesOfStrangers: Quota;
+  readonly #sources = new WeakMap<Socket, string>();
   readonly #limits: {
     readonly [Limit in "waitingPerSource" | "waitingInAll" | "bodyBytesPerSource" | "bodyBytesInAll"]: number;
   };
@@ -135,9 +137,8 @@ export class CallLimits {
    * @param response - is destroyed when others wait for its client to read.
    * @internal
    */
-  allowance(request: HttpRequest, response: HttpResponse): CallAllowance {
-    const { remoteAddress = "", remotePort = 0 } = request.socket;
-    const source = sourceOf(joinHostPort(remoteAddress, remotePort));
+  allowance(request: Pick<HttpRequest, "socket">, response: { destroy(): unknown }): CallAllowance {
+    const source = this.#sourceOf(request.socket);
     const isHttp2 = request instanceof Http2ServerRequest;
     const connection = isHttp2 ? (request.stream.session ?? request.stream) : request.socket;
     const cutOff = (): void => {
@@ -151,6 +152,24 @@ export class CallLimits {
     };
     const turns = { short: this.#turns, long: this.#longTurns };
     return new CallAllowance(this, turns, { source, connection, cutOff }, isHttp2);
+  }
+
+  /**
+   * Whether the client of a connection, which has read all that was answered on it, may be answered again at once.
+   * @internal
+   */
+  mayAnswer(socket: Socket): boolean {
+    return this.#turns.hasRead(this.#sourceOf(socket));
+  }
+
+  #sourceOf(socket: Socket): string {
+    let source = this.#sources.get(socket);
+    if (source === undefined) {
+      const { remoteAddress = "", remotePort = 0 } = socket;
+      source = sourceOf(joinHostPort(remoteAddress, remotePort));
+      this.#sources.set(socket, source);
+    }
+    return source;
   }
 
   /** @internal */

@@ -116,6 +116,7 @@ export class Call implements Waiting, Holder {
   readonly #path: string;
   readonly #caller: Caller;
   readonly kept: Kept[] = [];
+  #isOwn = false;
   #asks: string | undefined;
   #shared: SharedAnswer | undefined;
 
@@ -139,8 +140,14 @@ export class Call implements Waiting, Holder {
     return Array.isArray(value) ? value[0] : value;
   }
 
+  /** Whether its answer depends on when it came, or from where: the same bytes may have to be answered otherwise. */
+  get isOwn(): boolean {
+    return this.#isOwn;
+  }
+
   /** The address that the call claims to come from: the one that a proxy names, else that of the connection. Proves nothing. */
   get source(): string {
+    this.#isOwn = true;
     const [forwarded = ""] = (this.header("x-forwarded-for") ?? "").split(",");
     const named = forwarded.trim();
     const given = isIP(named) > 0 ? named : (this.#request.socket.remoteAddress ?? "");
@@ -210,6 +217,7 @@ export class Call implements Waiting, Holder {
   }
 
   wait(over: () => void): () => void {
+    this.#isOwn = true;
     const leave = this.#caller.allowance.wait(over);
     if (this.#isAsked) this.#shared ??= this.server.sharedAnswers.join(this.#question);
     return leave;

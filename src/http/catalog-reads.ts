@@ -28,6 +28,7 @@ import {
 import { discoveryOptions, hasNodeMeta, namedOptions } from "./discovery-options.js";
 import { filterFor, forEach } from "./in-turns.js";
 import { LazyList, LazyMap } from "./json.js";
+import { RECORDS } from "./kept-answers.js";
 import type { Operation } from "./operation.js";
 import { listOf, mapOf, objectOf, orNull } from "./operation-docs.js";
 import {
@@ -178,6 +179,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/nodes",
+    sources: RECORDS,
     run: nodes,
     docs: [
       {
@@ -192,6 +194,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/services",
+    sources: RECORDS,
     cacheable: true,
     run: services,
     docs: [
@@ -207,6 +210,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/service/",
+    sources: RECORDS,
     cacheable: true,
     run: serviceInstances,
     docs: [
@@ -222,6 +226,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/connect/",
+    sources: RECORDS,
     cacheable: true,
     run: connectInstances,
     docs: [
@@ -237,6 +242,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/node/",
+    sources: RECORDS,
     run: node,
     docs: [
       {
@@ -251,6 +257,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/node-services/",
+    sources: RECORDS,
     run: nodeServices,
     docs: [
       {

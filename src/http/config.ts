@@ -21,6 +21,7 @@ import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor, gathered, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
+import { RECORDS } from "./kept-answers.js";
 import type { Operation } from "./operation.js";
 import {
   casParameter,
@@ -320,6 +321,7 @@ export const configOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/config/",
+    sources: ["config-entries"],
     run: read,
     docs: [
       {
@@ -356,6 +358,7 @@ export const configOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/exported-services",
+    sources: RECORDS,
     run: exportedServices,
     docs: [
       {

@@ -262,6 +262,7 @@ export const connectCaOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/connect/ca/roots",
+    sources: ["roots"],
     run: (call) => roots(call, pemParameter(call)),
     docs: [
       {
@@ -277,6 +278,7 @@ export const connectCaOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/connect/ca/roots",
+    sources: ["roots"],
     run: async (call) => ({ ...(await roots(call, false)), headers: { "X-Cache": "MISS" } }),
     docs: [
       {

@@ -14,6 +14,7 @@ import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { type Json, writeJson } from "./json.js";
+import { RECORDS } from "./kept-answers.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import {
   anyObject,
@@ -293,6 +294,7 @@ export const discoveryChainOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: PATTERN,
+    sources: RECORDS,
     cacheable: true,
     run: readChain,
     docs: [

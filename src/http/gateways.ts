@@ -10,6 +10,7 @@ import { discoveryParameters } from "./discovery-docs.js";
 import { namedOptions } from "./discovery-options.js";
 import { forEach, kept } from "./in-turns.js";
 import { type Json, LazyList } from "./json.js";
+import { RECORDS } from "./kept-answers.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import { flag, index, listOf, objectOf, text, texts } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
@@ -144,6 +145,7 @@ export const gatewayOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/gateway-services/",
+    sources: RECORDS,
     run: gatewayServices,
     docs: [
       {

@@ -1,3 +1,4 @@
+import { STATUS_CODES } from "node:http";
 import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Random, systemClock, systemRandom } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
@@ -24,6 +25,7 @@ import { CentralNames } from "./central-names.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HeldAnswers } from "./held-answers.js";
 import { HttpRefusal, refusalOf } from "./http-refusal.js";
+import { KeptAnswers, type Standing } from "./kept-answers.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
 import type { Operation } from "./operation.js";
@@ -78,6 +80,12 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly bodyTimeoutMs?: number;
   /** How long a client may take to read an answer, in milliseconds. Default 60 000; then the connection is closed. */
   readonly writeTimeoutMs?: number;
+  /**
+   * Bytes of short answers, with their requests, that are kept as long as nothing has changed that they tell of: clients over HTTP/1.1 that ask
+   * the same again are given them again, where `httpServer` of `peerage/rpc` serves. Default 32 MiB; beyond, the one that was asked for
+   * longest ago is forgotten. 0: none are kept.
+   */
+  readonly keptAnswerBytes?: number;
   /** Bounds what calls hold. Default: one of its own, with the limits that {@link CallLimits} has by default. */
   readonly limits?: CallLimits;
   /**
@@ -100,6 +108,7 @@ const DEFAULT_BODY_VALUES = 50_000;
 const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
 const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
+const DEFAULT_KEPT_ANSWER_BYTES = 32 * 1024 * 1024;
 /** The version of Consul whose behaviour is followed, and which clients see. */
 export const FOLLOWED_VERSION = "1.21.4";
 /** Longer answers are compressed for clients that accept it, as in Consul. */
@@ -107,6 +116,7 @@ const GZIP_BYTES = 1_400;
 const DEFAULT_MONITOR_LINES = 512;
 const PLAIN = "text/plain; charset=utf-8";
 const EMPTY = WholeBody.text("");
+const EMPTY_BYTES = Buffer.alloc(0);
 const CORS: CorsHeaders = {
   request: [
     "Authorization",
@@ -173,8 +183,19 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
   const guard = new RequestGuard(options, host.incidents, clock);
   const pipeline = new Pipeline();
   const limits = options.limits ?? new CallLimits({ clock, incidents: host.incidents });
+  const kept = new KeptAnswers(
+    { host, authorizer: server.authorizer, guard, limits, clock },
+    {
+      maxBytes: options.keptAnswerBytes ?? DEFAULT_KEPT_ANSWER_BYTES,
+      maxAnswerBytes: PIECE_BYTES,
+      writeTimeoutMs,
+    },
+  );
+  const keep = (request: HttpRequest, standing: Standing, status: number, written: Written): void => {
+    kept.keep(request, standing, { status, statusText: STATUS_CODES[status] ?? "unknown", ...written });
+  };
 
-  const answer: HttpListener = (request, response) => {
+  const answer = (request: HttpRequest, response: HttpResponse): void => {
     // A client that went away is no failure of ours; the signal ends the work for it.
     request.on("error", () => {});
     response.on("error", () => {});
@@ -188,7 +209,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     });
     allowance
       .begin(gone.signal)
-      .then(() => serve(table, server, guard, request, { signal: gone.signal, allowance }))
+      .then(() => serve({ table, server, guard, kept }, request, { signal: gone.signal, allowance }))
       .then(async (outgoing) => {
         const { stream } = outgoing;
         if (stream !== undefined) {
@@ -202,7 +223,9 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         const last = isEndless(request, server.bodyLimits.maxBytes) ? headersFor(request, { Connection: "close" }) : {};
         const time = new ReadTime(writeTimeoutMs, clock);
         const told = { ...outgoing, headers: { ...outgoing.headers, ...last } };
-        await send(request, response, told, { allowance, time, signal: gone.signal });
+        const { standing } = outgoing;
+        const written = await send(request, response, told, { allowance, time, signal: gone.signal });
+        if (written !== undefined && standing !== undefined) keep(request, standing, outgoing.status, written);
         answered = true;
         if (response.writableFinished || response.destroyed) return;
         response.once("close", time.limit(response, allowance));
@@ -214,7 +237,9 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         host.incidents.report("answer-failed", "a call could not be answered", { error: errorText(error) });
       });
   };
-  return (request, response) => pipeline.enter(request, response, () => answer(request, response));
+  const listener: HttpListener = (request, response) =>
+    pipeline.enter(request, response, () => answer(request, response));
+  return Object.assign(listener, { repeater: kept });
 }
 
 /** An answer ready to be written. */
@@ -224,12 +249,26 @@ interface Outgoing {
   readonly body: AnswerBody;
   /** Instead of the body. */
   readonly stream?: BodyStream;
+  /** All that it was made of; undefined: it is of one call alone. */
+  readonly standing?: Standing | undefined;
+}
+
+/** A short answer, as it was sent. */
+interface Written {
+  readonly headers: Iterable<readonly [string, string]>;
+  readonly body: Buffer;
+}
+
+/** The parts of a handler that serve each request. */
+interface Serving {
+  readonly table: RouteTable;
+  readonly server: Server;
+  readonly guard: RequestGuard;
+  readonly kept: KeptAnswers;
 }
 
 async function serve(
-  table: RouteTable,
-  server: Server,
-  guard: RequestGuard,
+  { table, server, guard, kept }: Serving,
   request: HttpRequest,
   parts: Pick<CallParts, "signal" | "allowance">,
 ): Promise<Outgoing> {
@@ -279,8 +318,11 @@ async function serve(
   }
   const query = new URLSearchParams(target.search);
   const call = new Call(server, request, { path, rest, query, ...parts });
+  // As of before anything is read.
+  const standing = operation.sources && kept.standing(operation.sources);
   try {
-    return { ...outgoing(await operation.run(call), call, common, operation) };
+    const made = outgoing(await operation.run(call), call, common, operation);
+    return made.status === 200 && !call.isOwn ? { ...made, standing } : made;
   } catch (error) {
     const { status, text } = refusalOf(error);
     const extra = error instanceof HttpRefusal ? headersFor(request, error.headers) : {};
@@ -331,35 +373,49 @@ interface Sending {
   readonly signal: AbortSignal;
 }
 
-/** A short answer at once, a long one in pieces, as fast as the client reads. */
-async function send(request: HttpRequest, response: HttpResponse, outgoing: Outgoing, sending: Sending): Promise<void> {
+/**
+ * A short answer at once, a long one in pieces, as fast as the client reads.
+ * @returns it is a short one.
+ */
+async function send(
+  request: HttpRequest,
+  response: HttpResponse,
+  outgoing: Outgoing,
+  sending: Sending,
+): Promise<Written | undefined> {
   const { body } = outgoing;
   const bytes = body instanceof WholeBody ? body.bytes : Number.POSITIVE_INFINITY;
   const compressed =
     Object.hasOwn(outgoing.headers, "Vary") && bytes >= GZIP_BYTES && acceptsGzip(request.headers["accept-encoding"]);
   const encoding = compressed ? { "Content-Encoding": "gzip" } : {};
-  const begin = (length: Readonly<Record<string, string>>): void => {
-    const told = Object.entries({ ...outgoing.headers, ...encoding, ...length });
-    response.writeHead(outgoing.status, Object.fromEntries(told.map(([name, value]) => [name, headerValue(value)])));
+  const begin = (length: Readonly<Record<string, string>>): readonly (readonly [string, string])[] => {
+    const headers = Object.entries({ ...outgoing.headers, ...encoding, ...length }).map(
+      ([name, value]) => [name, headerValue(value)] as const,
+    );
+    response.writeHead(outgoing.status, Object.fromEntries(headers));
+    return headers;
   };
   if (body instanceof GrowingBody) {
     begin({});
     await sendGrowing(response, body, compressed, sending);
-    return;
+    return undefined;
   }
   const pieces = compressed ? await body.gzip() : body.pieces;
   const length = bytesOf(pieces);
-  begin({ "Content-Length": String(length) });
+  const headers = begin({ "Content-Length": String(length) });
   if (request.method === "HEAD" || length <= PIECE_BYTES) {
     sending.allowance.made(length);
-    response.end(request.method === "HEAD" ? undefined : Buffer.concat(pieces));
-    return;
+    const [first = EMPTY_BYTES, second] = pieces;
+    const whole = second === undefined ? first : Buffer.concat(pieces);
+    response.end(request.method === "HEAD" ? undefined : whole);
+    return { headers, body: whole };
   }
   // No part of it is made for this call alone.
   sending.allowance.share(pieces, length);
   sending.allowance.rest();
   for (const piece of pieces) await sendPiece(response, piece, sending);
   response.end();
+  return undefined;
 }
 
 /** Each piece in turn, so that others are answered in between, and none before the one before it has been read. */

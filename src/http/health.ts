@@ -35,6 +35,7 @@ import {
 import { HttpRefusal } from "./http-refusal.js";
 import { filterFor, forEach, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
+import { RECORDS } from "./kept-answers.js";
 import type { Operation } from "./operation.js";
 import { listOf } from "./operation-docs.js";
 import {
@@ -185,6 +186,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/service/",
+    sources: RECORDS,
     cacheable: true,
     run: service,
     docs: [
@@ -200,6 +202,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/connect/",
+    sources: RECORDS,
     cacheable: true,
     run: connect,
     docs: [
@@ -215,6 +218,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/ingress/",
+    sources: RECORDS,
     cacheable: true,
     run: ingress,
     docs: [
@@ -230,6 +234,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/checks/",
+    sources: RECORDS,
     run: checksOfService,
     docs: [
       {
@@ -244,6 +249,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/node/",
+    sources: RECORDS,
     run: checksOfNode,
     docs: [
       {
@@ -258,6 +264,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/state/",
+    sources: RECORDS,
     run: state,
     docs: [
       {

@@ -47,6 +47,7 @@ import {
   sourceOf,
 } from "./intention-input.js";
 import { type Json, LazyList } from "./json.js";
+import { RECORDS } from "./kept-answers.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { filterParameter, flag, listOf, objectOf, readParameters, text } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
@@ -493,6 +494,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: PATTERN,
+    sources: RECORDS,
     run: list,
     docs: [
       {
@@ -521,6 +523,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/exact`,
+    sources: RECORDS,
     run: exact,
     docs: [
       {
@@ -565,6 +568,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/match`,
+    sources: RECORDS,
     cacheable: true,
     run: match,
     docs: [
@@ -584,6 +588,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/check`,
+    sources: RECORDS,
     run: check,
     docs: [
       {
@@ -598,6 +603,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/`,
+    sources: RECORDS,
     run: readById,
     docs: [
       {

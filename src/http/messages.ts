@@ -25,4 +25,27 @@ export interface HttpResponse extends Writable {
 }
 
 /** A listener for servers of `node:http`, and for those of `node:http2`. */
-export type HttpListener = (request: HttpRequest, response: HttpResponse) => void;
+export interface HttpListener {
+  (request: HttpRequest, response: HttpResponse): void;
+  /** @internal Knows answers by the bytes of their requests. Absent: each request must be handed to the listener. */
+  readonly repeater?: Repeater;
+}
+
+/** Has answers that hold for requests of the same bytes. */
+export interface Repeater {
+  /** Those of one server. @param keepAliveMs - how long it keeps a connection on which nothing is asked. */
+  requests(server: { readonly keepAliveMs: number }): RepeatedRequests;
+}
+
+/** The requests of one server over HTTP/1.1, whose bodies are empty, and whose connections stay open. */
+export interface RepeatedRequests {
+  /** These are the bytes of a request that the listener is answering. */
+  note(request: HttpRequest, head: string): void;
+  /** The whole answer to a request of these bytes, as of now; undefined: it must be handed to the listener. */
+  answer(head: string, socket: Socket): Uint8Array | undefined;
+  /**
+   * Bytes of an answer that the system has not taken at once. The client is cut off where it does not read them in time.
+   * @returns to be called when they have been taken, or the connection is closed.
+   */
+  unread(socket: Socket, bytes: number): () => void;
+}

@@ -1,5 +1,6 @@
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
+import type { AnswerSource } from "./kept-answers.js";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE";
 
@@ -40,5 +41,10 @@ export interface Operation {
   readonly unserved?: true;
   /** Consul can answer it from a cache, and says so in a header when asked to. Nothing is cached here. */
   readonly cacheable?: true;
+  /**
+   * All data that an answer is made of, beside the request, the rights of its caller, who leads, and what never changes in a process. Absent:
+   * it tells of the time, of streams or of other things, and no answer is kept.
+   */
+  readonly sources?: readonly AnswerSource[];
   readonly docs: readonly OperationDoc[];
 }

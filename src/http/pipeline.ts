@@ -28,6 +28,11 @@ export class Pipeline {
     connection.enter({ response, begin });
   }
 
+  /** Whether a request of a connection is being answered. */
+  isBusy(socket: Socket): boolean {
+    return this.#connections.get(socket)?.isBusy ?? false;
+  }
+
   /** Whether requests of a connection wait behind another. */
   holdsUp(socket: Socket): boolean {
     return this.#connections.get(socket)?.holdsUp ?? false;
@@ -45,6 +50,10 @@ class Connection {
     socket.on("resume", () => {
       if (this.holdsUp) socket.pause();
     });
+  }
+
+  get isBusy(): boolean {
+    return this.#busy;
   }
 
   get holdsUp(): boolean {

@@ -83,9 +83,14 @@ export class RequestGuard {
     return this.#origins.size > 0;
   }
 
+  /** Counts a request that is known to be allowed, but for its rate. False: it is one too many. */
+  admits({ remoteAddress = "" }: Socket): boolean {
+    return this.#rate?.admit(remoteAddress) !== false;
+  }
+
   /** Why a request is refused: its rate, its host or its origin; undefined: it is not. */
   judge(request: GuardedRequest): Refusal | undefined {
-    if (this.#rate?.admit(request.socket.remoteAddress ?? "") === false) {
+    if (!this.admits(request.socket)) {
       const fields = { limit: this.#perSecond };
       this.#report("http-requests-per-source", "a source asks more often than it may", request, fields);
       return { status: 429, text: `Your address may send ${this.#perSecond} requests a second.` };

@@ -31,7 +31,7 @@ export class ReadTime {
   }
 
   /** Gives the client the rest of its time for bytes that the system has not taken yet. */
-  limit(response: HttpResponse, allowance: CallAllowance): () => void {
+  limit(response: { destroy(): unknown }, allowance: CallAllowance): () => void {
     const timer = this.#clock.after(Math.max(0, this.#leftMs), () => {
       allowance.readTooSlowly(this.#limitMs);
       response.destroy();

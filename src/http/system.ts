@@ -337,18 +337,21 @@ export const systemOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/status/leader",
+    sources: [],
     run: leader,
     docs: [{ path: "/v1/status/leader", id: "readLeader", summary: "Address of the leader.", answer: text }],
   },
   {
     method: "GET",
     pattern: "/v1/status/peers",
+    sources: [],
     run: peers,
     docs: [{ path: "/v1/status/peers", id: "listServers", summary: "Addresses of the servers.", answer: texts }],
   },
   {
     method: "GET",
     pattern: "/v1/agent/self",
+    sources: ["catalog"],
     run: self,
     docs: [
       {
@@ -379,6 +382,7 @@ export const systemOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/datacenters",
+    sources: [],
     cacheable: true,
     run: datacenters,
     docs: [
@@ -388,6 +392,7 @@ export const systemOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/agent/version",
+    sources: [],
     run: version,
     docs: [
       {
@@ -401,6 +406,7 @@ export const systemOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/operator/autopilot/health",
+    sources: ["catalog"],
     run: serverHealth,
     docs: [
       {
@@ -498,6 +504,7 @@ export const systemOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/operator/raft/configuration",
+    sources: ["catalog"],
     run: raftConfiguration,
     docs: [
       {

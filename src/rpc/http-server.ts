@@ -24,6 +24,7 @@ import { closeAfterResets } from "../transport/resets.js";
 import { areHeadersTooLarge, isFlood, MAX_HEADER_BYTES } from "../transport/session-options.js";
 import { handshakesInTurn } from "./handshakes-in-turn.js";
 import type { RpcListener } from "./peering-rpc.js";
+import { RepeatingConnection } from "./repeated-requests.js";
 import { feedInPieces } from "./request-feed.js";
 import { type ServerTls, secureContext } from "./server-tls.js";
 
@@ -121,6 +122,10 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     return socket && connections.get(socket);
   };
   const pipeline = new Pipeline();
+  const repeater = rpc.leavesOthers === true ? http?.repeater : undefined;
+  const repeated = repeater?.requests({ keepAliveMs: keepAliveTimeoutMs });
+  const repeating = new WeakMap<Socket, RepeatingConnection>();
+  let isStopping = false;
   const settings = {
     headersTimeout: headersTimeoutMs,
     requestTimeout: options.requestTimeoutMs ?? 60_000,
@@ -131,6 +136,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   const serve: RequestListener = (request, response) => {
     const answered = connections.get(request.socket)?.request();
     if (answered !== undefined) response.once("close", answered);
+    repeating.get(request.socket)?.begin(request);
     pipeline.enter(request, response, () => rpc(request, response, http && (() => http(request, response))));
   };
   const secure =
@@ -226,6 +232,13 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     firstRequestMs: headersTimeoutMs * (1 + 2 / LOOKS),
     idleMs: keepAliveTimeoutMs,
   });
+  const repeatingOf = (socket: Socket, known: Connection): RepeatingConnection | undefined => {
+    if (repeated === undefined) return undefined;
+    const isIdle = (): boolean => !isStopping && socket.writable && !socket.isPaused() && !pipeline.isBusy(socket);
+    const connection = new RepeatingConnection(socket, repeated, isIdle, () => known.request()());
+    repeating.set(socket, connection);
+    return connection;
+  };
   /** Detects the protocol of a connection, in plaintext or decrypted, and has it served. */
   const begin = (socket: Socket, known: Connection): void => {
     connections.set(socket, known);
@@ -249,7 +262,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
         http2.emit("connection", socket);
       } else {
         for (const serve of serveHttp1) serve.call(server, socket);
-        feedInPieces(socket, () => pipeline.holdsUp(socket), clock);
+        feedInPieces(socket, () => pipeline.holdsUp(socket), clock, repeatingOf(socket, known));
       }
     });
   };
@@ -279,6 +292,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   server.on("error", (error) => guard.failed(error));
 
   const stop = async (): Promise<void> => {
+    isStopping = true;
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     guard.close();
     for (const socket of unknown) socket.destroy();

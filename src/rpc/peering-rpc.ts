@@ -54,7 +54,11 @@ export interface PeeringRpcOptions extends RequestGuardOptions {
  * Answers requests for the services, and leaves all others to `next`; without one they are answered 404. A listener for
  * `node:http`, which takes Connect and gRPC-web, and for `node:http2`, which takes gRPC, too.
  */
-export type RpcListener = (request: HttpRequest, response: HttpResponse, next?: () => void) => void;
+export interface RpcListener {
+  (request: HttpRequest, response: HttpResponse, next?: () => void): void;
+  /** @internal It does nothing with a request that it leaves to `next`, which may be answered without it. */
+  readonly leavesOthers?: true;
+}
 
 const DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
@@ -166,7 +170,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
       response.destroy();
     });
   };
-  return (request, response, next) => {
+  const listener: RpcListener = (request, response, next) => {
     const handler = handlers.get((request.url ?? "").split("?", 1)[0] ?? "");
     if (handler === undefined) {
       if (next === undefined) refuse(response, 404, "Not found: no such method\n");
@@ -175,6 +179,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
     }
     pipeline.enter(request, response, () => answer(handler, request, response));
   };
+  return Object.assign(listener, { leavesOthers: true } as const);
 }
 
 function refuse(response: HttpResponse, status: number, text: string): void {

@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import type { Clock } from "../base/environment.js";
+import type { RepeatingConnection } from "./repeated-requests.js";
 
 /** The least that is parsed at a time, unless nothing more has come, and the most. */
 const PIECE_BYTES = 1_024;
@@ -14,11 +15,18 @@ const TURN_MS = 1;
  * times as much, however little it has answered.
  * @param socket - a socket that the server has just been given.
  * @param isHeldUp - whether requests of this connection wait already.
+ * @param repeating - answers requests that need not be parsed.
  */
-export function feedInPieces(socket: Socket, isHeldUp: () => boolean, clock: Clock): void {
+export function feedInPieces(
+  socket: Socket,
+  isHeldUp: () => boolean,
+  clock: Clock,
+  repeating?: RepeatingConnection,
+): void {
   const parsers = socket.listeners("data");
   let turnIsOver = false;
   const feed = (chunk: Buffer): void => {
+    if (repeating?.answer(chunk) === true) return;
     const beganAt = clock.now();
     for (let start = 0; start < chunk.length; ) {
       // It was refused, or the last answer is on its way.
@@ -39,6 +47,7 @@ export function feedInPieces(socket: Socket, isHeldUp: () => boolean, clock: Clo
       const found = most.indexOf(END_OF_HEAD, PIECE_BYTES - END_OF_HEAD.length);
       const piece = found < 0 ? most : most.subarray(0, found + END_OF_HEAD.length);
       for (const parse of parsers) parse.call(socket, piece);
+      repeating?.parsed(piece, piece.length === chunk.length);
       start += piece.length;
     }
   };

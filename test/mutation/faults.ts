@@ -47,6 +47,7 @@ const FOLLOWING = "test/unit/stores/import-following.test.ts";
 const SESSION = "src/replication/session.ts";
 const OUTBOUND = "src/replication/outbound.ts";
 const LEVEL = "src/storage/level.ts";
+const KEPT_ANSWERS = "test/unit/rpc/kept-answers.test.ts";
 const MESH = "test/integration/mesh.test.ts";
 const BOOTSTRAP = "test/unit/cli/envoy-bootstrap.test.ts";
 
@@ -859,6 +860,66 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a read that begins after a write has the list of one that began before it",
     ["src/http/held-answers.ts", "held.state.every((part, place) => part === asked.state[place])", "true"],
     "test/unit/http/held-answers.test.ts",
+  ),
+  fault(
+    "kept-answers-from-before-a-write",
+    "an answer that is kept is given again after a write to the catalog",
+    ["src/http/kept-answers.ts", 'catalog.onChange(changed("catalog"));', ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-from-before-an-import",
+    "an answer that is kept is given again after imports have changed",
+    ["src/http/kept-answers.ts", 'imports.onAnyChange(changed("imports"));', ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-from-before-an-entry",
+    "an answer that is kept is given again after a config entry was written",
+    ["src/http/kept-answers.ts", 'configEntries.onChange(changed("config-entries"));', ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-of-other-rights",
+    "an answer that is kept is given again after the rights of tokens have changed",
+    ["src/http/kept-answers.ts", "      this.#authorizer.revision === rights &&\n", ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-of-a-new-file",
+    "policies that are replaced count as the same ones",
+    ["src/access/policies.ts", "      revision++;\n", ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-of-waits",
+    "an answer that was waited for is given at once to those who ask the same again",
+    ["src/http/handler.ts", "made.status === 200 && !call.isOwn", "made.status === 200"],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-of-the-moment",
+    "answers that tell of streams are kept",
+    ["src/http/peering.ts", "    run: list,\n", "    sources: [],\n    run: list,\n"],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-overtake",
+    "an answer that is kept is given before that to an earlier request of its connection",
+    ["src/rpc/http-server.ts", " && !pipeline.isBusy(socket)", ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-to-bodies",
+    "bytes in the middle of a request are answered like a request",
+    ["src/rpc/repeated-requests.ts", "this.#owed !== 0 || ", ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-without-a-bound",
+    "all answers are kept",
+    ["src/http/kept-answers.ts", "if (this.#bytes <= this.#options.maxBytes) break;", "break;"],
+    KEPT_ANSWERS,
   ),
   fault(
     "long-lists-not-bounded",

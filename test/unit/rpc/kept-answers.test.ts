@@ -1,0 +1,513 @@
+import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
+import type { IncomingMessage } from "node:http";
+import { Socket } from "node:net";
+import { after, before, describe, it } from "node:test";
+import { type Authorizer, allowAll } from "../../../src/access/authorizer.js";
+import { parseAclPolicies, policyAuthorizer } from "../../../src/access/policies.js";
+import { systemClock } from "../../../src/base/environment.js";
+import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import type { Leadership } from "../../../src/host/leadership.js";
+import { CallLimits, type HttpHandlerOptions, httpHandler } from "../../../src/http/index.js";
+import type { RepeatedRequests } from "../../../src/http/messages.js";
+import { operations } from "../../../src/http/routes.js";
+import { type HttpServer, httpServer, peeringRpc } from "../../../src/rpc/index.js";
+import { RepeatingConnection } from "../../../src/rpc/repeated-requests.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
+import { memoryNetwork } from "../../../src/transport/memory.js";
+import { secretFor } from "../../support/acl.js";
+import { eventually } from "../../support/hosts.js";
+import { RawClient, type RawResponse, requestText } from "../../support/raw-http.js";
+
+/** A server of a host that counts the requests which its handler sees, with one connection to it. */
+class Served implements AsyncDisposable {
+  handled = 0;
+  readonly port: number;
+  readonly #server: HttpServer;
+  client: RawClient;
+
+  private constructor(server: HttpServer, port: number, client: RawClient) {
+    this.#server = server;
+    this.port = port;
+    this.client = client;
+  }
+
+  static async start(host: PeeringHost, options: HttpHandlerOptions): Promise<Served> {
+    const handler = httpHandler(host, options);
+    let served: Served | undefined;
+    const { repeater } = handler;
+    assert.ok(repeater);
+    const http = Object.assign(
+      (...[request, response]: Parameters<typeof handler>) => {
+        if (served !== undefined) served.handled++;
+        handler(request, response);
+      },
+      { repeater },
+    );
+    const rpc = peeringRpc(host);
+    const server = await httpServer({ listen: "127.0.0.1:0", rpc, http });
+    const port = Number(/\d+$/.exec(server.address)?.[0]);
+    served = new Served(server, port, await RawClient.open(port));
+    return served;
+  }
+
+  async ask(request: string): Promise<RawResponse> {
+    if (this.client.socket.destroyed) this.client = await RawClient.open(this.port);
+    this.client.write(request);
+    return this.client.answer();
+  }
+
+  /** Asks twice. @returns the second answer, and whether the handler has made it. */
+  async repeat(request: string): Promise<{ readonly answer: RawResponse; readonly made: boolean }> {
+    await this.ask(request);
+    const before = this.handled;
+    const answer = await this.ask(request);
+    return { answer, made: this.handled > before };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.client.socket.destroy();
+    await this.#server.close();
+  }
+}
+
+function undated({ status, headers, body }: RawResponse): RawResponse {
+  return { status, headers: headers.replace(/^Date: .*\r\n/m, ""), body };
+}
+
+function isSame(one: RawResponse, other: RawResponse): boolean {
+  return one.status === other.status && one.headers === other.headers && one.body === other.body;
+}
+
+/** A cluster with a handler that keeps answers, and one that does not. */
+interface Cluster {
+  readonly name: string;
+  readonly host: PeeringHost;
+  readonly keeping: Served;
+  readonly fresh: Served;
+}
+
+/** Rules that a token has in turn. */
+const RULES = [
+  'node_prefix "" { policy = "read" }',
+  'node_prefix "" { policy = "read" } service "web" { policy = "read" }',
+  'node_prefix "" { policy = "read" } service_prefix "" { policy = "read" } agent_prefix "" { policy = "read" }',
+];
+const EVERYTHING =
+  'node_prefix "" { policy = "write" } service_prefix "" { policy = "write" intentions = "write" } agent_prefix "" { policy = "write" } operator = "write" mesh = "write" peering = "write"';
+const ALMIGHTY = secretFor("almighty");
+const CHANGING = secretFor("changing");
+
+function policies(rules: string, defaultPolicy: "allow" | "deny", isThere: boolean) {
+  const changing = isThere ? `token "changing" { secret = "${CHANGING}" rules { ${rules} } }` : "";
+  return parseAclPolicies(
+    `default_policy = "${defaultPolicy}"\ntoken "almighty" { secret = "${ALMIGHTY}" rules { ${EVERYTHING} } }\n${changing}`,
+  );
+}
+
+const NAMES = ["web", "db", "api", "web-sidecar-proxy", "gate"];
+const NODES = ["n1", "n2", "own"];
+const KINDS = ["service-defaults", "service-resolver", "service-intentions", "terminating-gateway", "proxy-defaults"];
+const QUERIES = [
+  ...[
+    "",
+    "",
+    "",
+    "passing",
+    "pretty",
+    "stale",
+    "cached",
+    "consistent",
+    "near=_agent",
+    "merge-central-config",
+    "tag=t1",
+  ],
+  ...["node-meta=a:b", "index=1&wait=1s", "index=99999999&wait=1ms", "dc=dc1", "dc=elsewhere", "ns=x", "sort=name"],
+  ...["filter=Node+!=+n1", "filter=ServiceName+==+web", "peer=nobody", "wan=1", "hash=x&wait=1ms", "pem=1"],
+];
+
+function chosen<Item>(random: SeededRandom, items: readonly Item[]): Item {
+  const item = items[random.below(items.length)];
+  assert.ok(item !== undefined);
+  return item;
+}
+
+const kept = operations.filter(({ method, sources }) => method === "GET" && sources !== undefined);
+const others = operations.filter(({ method, sources }) => method === "GET" && sources === undefined);
+
+function pathOf(pattern: string, name: string): string {
+  const whole = pattern.replace("*", name);
+  return whole.endsWith("/") ? whole + name : whole;
+}
+
+function randomQuestion(random: SeededRandom, peer: string): string {
+  const { pattern } = chosen(random, kept);
+  const kind = chosen(random, KINDS);
+  const name =
+    pattern === "/v1/config/"
+      ? chosen(random, [kind, `${kind}/web`, `${kind}/gate`, `${kind}/global`])
+      : chosen(random, [...NAMES, ...NODES, "nothing"]);
+  const parts = [chosen(random, QUERIES), random.chance(0.3) ? `peer=${peer}` : ""];
+  if (pattern.endsWith("/match")) parts.push("by=destination&name=web");
+  if (/(?:exact|check)$/.test(pattern)) parts.push("source=api&destination=web");
+  if (random.chance(0.1)) parts.push(`token=${CHANGING}`);
+  const query = parts.filter((part) => part !== "").join("&");
+  const headers = [
+    ...(random.chance(0.6) ? [`X-Consul-Token: ${chosen(random, [ALMIGHTY, CHANGING, CHANGING, "unknown"])}`] : []),
+    ...(random.chance(0.3) ? ["Accept-Encoding: gzip"] : []),
+    ...(random.chance(0.1) ? ["Origin: https://ui.example.com"] : []),
+    ...(random.chance(0.1) ? ["X-Forwarded-For: 10.0.0.1"] : []),
+    ...(random.chance(0.1) ? ["Connection: keep-alive"] : []),
+  ];
+  return requestText("GET", `${pathOf(pattern, name)}${query === "" ? "" : `?${query}`}`, headers);
+}
+
+/** A write to a cluster, as its method, path and body. */
+function randomWrite(random: SeededRandom): readonly [method: string, path: string, body?: unknown] {
+  const name = chosen(random, NAMES);
+  const node = chosen(random, ["n1", "n2"]);
+  const number = random.below(1_000);
+  const isProxy = name === "web-sidecar-proxy";
+  const kind = isProxy ? "connect-proxy" : name === "gate" ? "terminating-gateway" : "";
+  const service = {
+    ...{ ID: `${name}-${random.below(2)}`, Port: 1 + number, Tags: [`t${random.below(3)}`], Kind: kind },
+    ...(isProxy ? { Proxy: { DestinationServiceName: "web" } } : {}),
+  };
+  const status = chosen(random, ["passing", "warning", "critical"]);
+  const writes: readonly (() => readonly [string, string, unknown?])[] = [
+    () => [
+      "PUT",
+      "/v1/catalog/register",
+      {
+        ...{ Node: node, Address: `10.0.0.${random.below(9)}`, NodeMeta: random.chance(0.5) ? { a: "b" } : {} },
+        Service: { Service: name, ...service },
+        Check: { CheckID: `${service.ID}-check`, Name: "c", ServiceID: service.ID, Status: status },
+      },
+    ],
+    () => [
+      "PUT",
+      "/v1/catalog/register",
+      { Node: node, Address: "10.0.0.1", Check: { CheckID: "n", Name: "n", Status: status } },
+    ],
+    () => [
+      "PUT",
+      "/v1/catalog/deregister",
+      random.chance(0.2) ? { Node: node } : { Node: node, ServiceID: service.ID },
+    ],
+    () => ["PUT", "/v1/agent/service/register", { Name: name, ...service }],
+    () => ["PUT", `/v1/agent/service/deregister/${service.ID}`],
+    () => ["PUT", "/v1/config", { Kind: "service-defaults", Name: "web", Protocol: chosen(random, ["http", "tcp"]) }],
+    () => ["PUT", "/v1/config", { Kind: "service-resolver", Name: "web", ConnectTimeout: `${1 + random.below(9)}s` }],
+    () => ["PUT", "/v1/config", { Kind: "proxy-defaults", Name: "global", Config: { number } }],
+    () => [
+      "PUT",
+      "/v1/config",
+      { Kind: "terminating-gateway", Name: "gate", Services: [{ Name: chosen(random, NAMES) }] },
+    ],
+    () => [
+      "PUT",
+      "/v1/config",
+      {
+        Kind: "service-intentions",
+        Name: "web",
+        Sources: [{ Name: "api", Action: chosen(random, ["allow", "deny"]) }],
+      },
+    ],
+    () => ["DELETE", `/v1/config/${chosen(random, KINDS.slice(0, 4))}/${chosen(random, ["web", "gate"])}`],
+    () => ["PUT", "/v1/internal/service-virtual-ip", { Service: "web", ManualVIPs: [`10.1.0.${random.below(200)}`] }],
+    () => ["PUT", "/v1/connect/ca/configuration", { Provider: "consul", Config: { PrivateKeyType: "ec", number } }],
+  ];
+  return chosen(random, writes)();
+}
+
+function writeText(method: string, path: string, body: unknown): string {
+  const text = body === undefined ? "" : JSON.stringify(body);
+  return requestText(method, path, [`X-Consul-Token: ${ALMIGHTY}`, `Content-Length: ${Buffer.byteLength(text)}`], text);
+}
+
+describe("an answer that is kept", () => {
+  it("is the one that would be made now, after whatever was written, and for whatever rights", async (t) => {
+    const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 1_000_000));
+    t.diagnostic(`SEED=${seed}`);
+    const random = new SeededRandom(seed);
+    const authorizer = policyAuthorizer(policies(RULES[0] ?? "", "deny", true));
+    const network = memoryNetwork();
+    let isLeader = true;
+    const leadership: Leadership = {
+      get isLeader() {
+        return isLeader;
+      },
+      leaderAddress: "127.0.0.1:1",
+      onChange: () => () => {},
+    };
+    // Both handlers begin at the same time, which some answers tell.
+    const wall = Date.now();
+    const clock = { ...systemClock, wall: () => wall };
+    const options = { authorizer, clock, allowedOrigins: ["https://ui.example.com"] };
+    const start = async (name: string, number: number): Promise<Cluster> => {
+      const host = await createHost({
+        datacenter: `dc${number}`,
+        storage: memoryStorage(),
+        transport: network.transport({ listen: `127.0.0.${number}:8503` }),
+        nodeName: "own",
+        leadership,
+      });
+      const keeping = await Served.start(host, options);
+      return { name, host, keeping, fresh: await Served.start(host, { ...options, keptAnswerBytes: 0 }) };
+    };
+    const exporter = await start("exporter", 1);
+    const importer = await start("importer", 2);
+    const clusters = [exporter, importer];
+    const peer = async (): Promise<void> => {
+      const token = await exporter.host.peerings.generateToken({ peerName: "importer" });
+      await importer.host.peerings.establish({ peerName: "exporter", token });
+    };
+    try {
+      await exporter.host.configEntries.set({
+        kind: "exported-services",
+        name: "default",
+        services: NAMES.map((name) => ({ name, consumers: [{ peer: "importer" }] })),
+      });
+      await peer();
+      const questions = new Map(
+        clusters.map(({ name }) => {
+          const other = name === "exporter" ? "importer" : "exporter";
+          return [name, Array.from({ length: 120 }, () => randomQuestion(random, other))] as const;
+        }),
+      );
+      let asked = 0;
+      let compared = 0;
+      const check = async ({ name, keeping, fresh }: Cluster): Promise<void> => {
+        const question = chosen(random, questions.get(name) ?? []);
+        // Updates of the peer may arrive in between.
+        for (let attempt = 0; ; attempt++) {
+          const before = undated(await fresh.ask(question));
+          const answers = [undated(await keeping.ask(question)), undated(await keeping.ask(question))];
+          const then = undated(await fresh.ask(question));
+          asked += 2;
+          if (!isSame(before, then) && attempt < 20) continue;
+          for (const answer of answers) assert.deepEqual(answer, then, `SEED=${seed} ${name}: ${question}`);
+          compared++;
+          return;
+        }
+      };
+      let isPeered = true;
+      for (let step = 0; step < 60; step++) {
+        const cluster = random.chance(0.6) ? exporter : importer;
+        const dice = random.fraction();
+        if (dice < 0.1) {
+          authorizer.replace(policies(chosen(random, RULES), chosen(random, ["allow", "deny"]), random.chance(0.8)));
+        } else if (dice < 0.15) isLeader = !isLeader;
+        else if (dice < 0.2) {
+          isLeader = true;
+          if (isPeered) await importer.host.peerings.delete("exporter");
+          else {
+            await exporter.host.peerings.delete("importer");
+            await eventually(
+              () => [exporter, importer].every(({ host }) => host.view.peerings().length === 0),
+              "the peerings are gone",
+            );
+            await peer();
+          }
+          isPeered = !isPeered;
+        } else {
+          const side = random.chance(0.5) ? cluster.keeping : cluster.fresh;
+          const [method, path, body] = randomWrite(random);
+          await side.ask(writeText(method, path, body));
+        }
+        for (let count = 0; count < 6; count++) await check(random.chance(0.5) ? exporter : importer);
+      }
+      assert.equal(compared, 360);
+      const made = clusters.reduce((sum, { keeping }) => sum + keeping.handled, 0);
+      assert.ok(made < 0.9 * asked, `the handler made ${made} of ${asked}: hardly any was kept`);
+    } finally {
+      for (const { keeping, fresh, host } of clusters) {
+        await keeping[Symbol.asyncDispose]();
+        await fresh[Symbol.asyncDispose]();
+        await host[Symbol.asyncDispose]();
+      }
+    }
+  });
+});
+
+const LEADER = requestText("GET", "/v1/status/leader");
+const WEB = requestText("GET", "/v1/health/service/web");
+
+describe("answers are kept", () => {
+  let host: PeeringHost;
+  before(async () => {
+    host = await createHost({ datacenter: "dc1", storage: memoryStorage(), transport: memoryNetwork().transport({}) });
+    await host.catalog.register({ node: "n1", address: "10.0.0.1", service: { name: "web", port: 80 } });
+  });
+  after(() => host[Symbol.asyncDispose]());
+
+  it("of no operation that tells of more than its sources", async () => {
+    await using served = await Served.start(host, {});
+    for (const { pattern } of others) {
+      const question = requestText("GET", pathOf(pattern, "web"));
+      await served.ask(question);
+      const { made } = await served.repeat(question);
+      assert.ok(made, pattern);
+    }
+  });
+
+  it("for requests of the same bytes alone, on whichever connection", async () => {
+    await using served = await Served.start(host, {});
+    assert.equal((await served.repeat(WEB)).made, false);
+    for (const header of ["X-Consul-Token: t", "Accept-Encoding: gzip", "Host: 127.0.0.1", "x-other: 1"]) {
+      assert.equal(
+        (await served.repeat(requestText("GET", "/v1/health/service/web", [header]))).made,
+        header.startsWith("Host"),
+      );
+    }
+    const { client } = served;
+    served.client = await RawClient.open(served.port);
+    await served.ask(LEADER);
+    const before = served.handled;
+    const answer = await served.ask(WEB);
+    assert.equal(served.handled, before);
+    assert.match(answer.body, /"Service":"web"/);
+    client.socket.destroy();
+  });
+
+  it("for no first request of a connection, which shows that it is not silent", async () => {
+    await using served = await Served.start(host, {});
+    await served.repeat(WEB);
+    const other = await RawClient.open(served.port);
+    const before = served.handled;
+    other.write(WEB);
+    await other.answer();
+    assert.equal(served.handled, before + 1);
+    other.socket.destroy();
+  });
+
+  it("and are given in the order of requests, also behind a call that waits", async () => {
+    await using served = await Served.start(host, {});
+    await served.repeat(LEADER);
+    const waiting = requestText("GET", `/v1/health/service/web?index=${host.catalog.revision}`);
+    served.client.write(waiting);
+    served.client.write(LEADER);
+    await host.catalog.register({ node: "n1", address: "10.0.0.2", service: { name: "web", port: 81 } });
+    const [first, second] = await served.client.answers(2);
+    assert.match(first?.body ?? "", /"Port":81/);
+    assert.doesNotMatch(second?.body ?? "", /Port/);
+  });
+
+  it("but the same bytes mean nothing in the middle of another request", async () => {
+    await using served = await Served.start(host, {});
+    await served.repeat(WEB);
+    const body = LEADER.repeat(2) + WEB;
+    const put = requestText("PUT", "/v1/config", [`Content-Length: ${body.length}`]);
+    served.client.write(put);
+    // Each comes by itself.
+    for (const part of [LEADER, LEADER, WEB]) {
+      await eventually(() => served.client.socket.writableLength === 0, "it is sent");
+      served.client.write(part);
+    }
+    const answer = await served.client.answer();
+    assert.equal(answer.status, 400, answer.body);
+    assert.match(answer.body, /decod/i);
+    // The head of a request that is not complete is no place for another one, either.
+    served.client.write("GET /v1/catalog/service/web HTTP/1.1\r\nX-Long: ");
+    await eventually(() => served.client.socket.writableLength === 0, "it is sent");
+    served.client.write(WEB);
+    const [both] = await served.client.answers(1);
+    assert.match(both?.body ?? "", /"ServiceName":"web"/);
+    assert.equal((await served.repeat(WEB)).answer.status, 200);
+  });
+
+  it("by no handler whose authorizer does not tell of changes, or that is told to keep none", async () => {
+    const { revision: _, ...silent } = allowAll;
+    const authorizer: Authorizer = silent;
+    for (const options of [{ authorizer }, { keptAnswerBytes: 0 }]) {
+      await using served = await Served.start(host, options);
+      assert.ok((await served.repeat(WEB)).made);
+    }
+  });
+
+  it("up to so many bytes; those that were asked for longest ago go first", async () => {
+    await using served = await Served.start(host, { keptAnswerBytes: 10_000 });
+    const questions = Array.from({ length: 20 }, (_, number) =>
+      requestText("GET", "/v1/health/service/web", [`x-number: ${number}`]),
+    );
+    const isMade = async (question: string): Promise<boolean> => {
+      const before = served.handled;
+      await served.ask(question);
+      return served.handled > before;
+    };
+    const [first = "", second = ""] = questions;
+    for (const question of questions) {
+      await served.ask(question);
+      assert.equal(await isMade(first), false);
+    }
+    assert.equal(await isMade(second), true);
+  });
+
+  it("and count as requests where their rate is bounded", async () => {
+    await using served = await Served.start(host, { requestsPerSecond: 3 });
+    const statuses: number[] = [];
+    for (let count = 0; count < 4; count++) statuses.push((await served.ask(WEB)).status);
+    assert.deepEqual(statuses, [200, 200, 200, 429]);
+  });
+
+  it("and give way where their source, or all, have not read enough of what they were answered", () => {
+    const limits = new CallLimits({ unsentPerSource: 100, unsentInAll: 150 });
+    const [one, other] = [new Socket(), new Socket()];
+    Object.defineProperty(other, "remoteAddress", { value: "10.0.0.1" });
+    const unread = (socket: Socket, bytes: number): (() => void) => {
+      const allowance = limits.allowance({ socket }, socket);
+      allowance.made(bytes);
+      return () => allowance.end();
+    };
+    const mayAnswer = (): readonly boolean[] => [limits.mayAnswer(one), limits.mayAnswer(other)];
+    assert.deepEqual(mayAnswer(), [true, true]);
+    const read = unread(one, 100);
+    assert.deepEqual(mayAnswer(), [false, true]);
+    const readByOther = unread(other, 50);
+    assert.deepEqual(mayAnswer(), [false, false]);
+    read();
+    assert.deepEqual(mayAnswer(), [true, true]);
+    readByOther();
+  });
+
+  it("and are noted as unread from when the system takes no more until it does, or the client has gone", () => {
+    const log: string[] = [];
+    let writableLength = 0;
+    let taken = (): void => {};
+    const socket = Object.assign(new EventEmitter(), {
+      write: (_: Uint8Array, done: () => void) => {
+        writableLength = 7;
+        taken = () => {
+          writableLength = 0;
+          done();
+        };
+      },
+    });
+    Object.defineProperty(socket, "writableLength", { get: () => writableLength });
+    const requests: RepeatedRequests = {
+      note: () => {},
+      answer: () => Buffer.from("answer!"),
+      unread: (_, bytes) => {
+        log.push(`unread ${bytes}`);
+        return () => log.push("read");
+      },
+    };
+    const connection = new RepeatingConnection(
+      socket as unknown as Socket,
+      requests,
+      () => true,
+      () => log.push("answered"),
+    );
+    const bytes = Buffer.from(LEADER);
+    assert.equal(connection.answer(bytes), false);
+    connection.begin({ method: "GET", httpVersion: "1.1", headers: {} } as IncomingMessage);
+    connection.parsed(bytes, true);
+    assert.equal(connection.answer(bytes), true);
+    assert.equal(connection.answer(bytes), false);
+    taken();
+    assert.equal(connection.answer(bytes), true);
+    socket.emit("close");
+    assert.deepEqual(log, ["answered", "unread 7", "read", "answered", "unread 7", "read"]);
+  });
+});
