@@ -90,6 +90,13 @@ export class Gateways {
     return latest(index.service(service), index.virtualIps, this.#configEntries.kindIndex("terminating-gateway"));
   }
 
+  /** Is another one after each change of the addresses that {@link withAddresses} adds to any service. */
+  get addressBasis(): bigint {
+    const ofEntries = this.#configEntries.kindIndex("terminating-gateway");
+    const none = this.#configEntries.entries.all("terminating-gateway").size === 0;
+    return none ? ofEntries : latest(ofEntries, this.#catalog.index.virtualIps);
+  }
+
   /** A service with the virtual addresses of the services that it fronts, when it is a terminating gateway. */
   withAddresses(service: IndexedService): IndexedService {
     if (service.kind !== "terminating-gateway") return service;

@@ -134,5 +134,5 @@ export function bytesOf(pieces: readonly Buffer[]): number {
 }
 
 function pieceOf(writer: JsonWriter): Buffer {
-  return Buffer.from(writer.write(PIECE_BYTES));
+  return writer.piece(PIECE_BYTES);
 }

@@ -8,6 +8,7 @@ import { inTurns } from "../base/turns.js";
 import type { PeeringHost } from "../host/host.js";
 import type { ConnectedProxy } from "../model/connected-proxy.js";
 import type { ExplainConnection } from "../model/connection-explanation.js";
+import type { Listing } from "../model/listing.js";
 import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
 import { WholeBody } from "./answer-body.js";
@@ -18,6 +19,8 @@ import { Caller } from "./caller.js";
 import type { CentralNames } from "./central-names.js";
 import type { HeldAnswers, Holder, Kept } from "./held-answers.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
+import type { Json } from "./json.js";
+import type { KeptTexts } from "./kept-texts.js";
 import type { HttpRequest } from "./messages.js";
 import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
 import type { SharedAnswer, SharedAnswers } from "./shared-answers.js";
@@ -74,6 +77,7 @@ export interface Server {
   readonly explainConnection: ExplainConnection | undefined;
   readonly sharedAnswers: SharedAnswers;
   readonly heldAnswers: HeldAnswers;
+  readonly keptTexts: KeptTexts;
   readonly centralNames: CentralNames;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
@@ -129,6 +133,20 @@ export class Call implements Waiting, Holder {
     this.query = parts.query;
     this.signal = parts.signal;
     this.#caller = new Caller(server.authorizer, this.#givenToken(), parts.allowance);
+  }
+
+  /** The list that it asks for, as {@link KeptTexts.list}. */
+  list<Item>(items: Listing<Item>, json: (item: Item) => Json, basis = 0n): Json {
+    return this.server.keptTexts.list(this.#listForm, items, json, basis);
+  }
+
+  /** The map that it asks for, as {@link KeptTexts.map}. */
+  map<Item>(items: Listing<Item>, keyOf: (item: Item) => string, json: (item: Item) => Json): Json {
+    return this.server.keptTexts.map(this.#listForm, items, keyOf, json);
+  }
+
+  get #listForm(): string {
+    return `${this.#path}?${this.query.get("peer") ?? ""}`;
   }
 
   get host(): PeeringHost {

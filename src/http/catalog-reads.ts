@@ -36,9 +36,11 @@ import {
   flatInstanceSchema,
   flatJson,
   type InstanceView,
+  type NodeView,
   nodeFields,
   nodeJson,
   nodeSchema,
+  type ServiceView,
   serviceFields,
   serviceJson,
   serviceSchema,
@@ -52,8 +54,9 @@ async function nodes(call: Call): Promise<Answer> {
   const visible = await Visibility.of(call, peer);
   return answerRead(call, options, { peer, local: (indexes) => indexes.nodes }, async () => {
     const all = await nodesOf(call, peer);
-    const shown = await filter(all, ({ node }) => hasNodeMeta(node, nodeMeta) && visible.node(node.name));
-    return { json: LazyList.of(shown, nodeJson), filtered: visible.filtered };
+    const isSeen = ({ node }: NodeView): boolean => hasNodeMeta(node, nodeMeta) && visible.node(node.name);
+    const shown = await filter(all, visible.everything && nodeMeta.length === 0 ? undefined : isSeen);
+    return { json: call.list(shown, nodeJson), filtered: visible.filtered };
   });
 }
 
@@ -73,6 +76,16 @@ async function services(call: Call): Promise<Answer> {
   };
   return answerRead(call, options, scope, async () => {
     const { catalog } = call.host;
+    if (peer === "" && !byNode && visible.everything && options.filter === "") {
+      await call.room(catalog.count().services * TAGS_BYTES);
+      const all = await catalog.servicesWithTags();
+      const json = call.map(
+        all,
+        ({ name }) => name,
+        ({ tags }) => tags(),
+      );
+      return { json, filtered: false };
+    }
     if (peer === "" && !byNode && visible.everyNode && options.filter === "") {
       const shown = new Map<string, readonly string[]>();
       await call.room(catalog.count().services * TAGS_BYTES);
@@ -164,7 +177,8 @@ async function nodeServices(call: Call): Promise<Answer> {
     if (found === undefined || !visible.node(found.node.node.name)) {
       return { json: { Node: null, Services: null }, filtered: visible.filtered };
     }
-    const shown = await filter(withServices(found.services, told), ({ service }) => visible.service(service.name));
+    const isSeen = visible.everything ? undefined : ({ service }: ServiceView) => visible.service(service.name);
+    const shown = await filter(withServices(found.services, told), isSeen);
     // As in Consul, which writes null for no list, and a list where a filter has left nothing.
     const none = found.services.length === 0 && options.filter === "";
     return {

@@ -5,9 +5,9 @@ import type { PeeringHost } from "../host/host.js";
 import { connectName } from "../model/catalog-draft.js";
 import { withChecksOf } from "../model/check-groups.js";
 import type { Check, Node, ServiceInstance } from "../model/instance.js";
-import { joined, type Listing, listing } from "../model/listing.js";
+import { derived, joined, type Listing, listing } from "../model/listing.js";
 import { sidecarName } from "../payload/exported-payload.js";
-import type { IndexedCheck, IndexedInstance } from "../stores/catalog.js";
+import type { IndexedCheck, IndexedInstance, NodeListings } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
@@ -88,7 +88,7 @@ export const VIEW_BYTES = 500;
 /** About the cost of a place in a list of records that is sorted. */
 const SORTED_BYTES = 64;
 /** About the cost of the list of a local service, and of what is told of it as a whole. */
-const SERVICE_BYTES = 1_024;
+export const SERVICE_BYTES = 1_024;
 /** About the cost of what is noted of each local instance: a reference, its node and its checks. */
 const INSTANCE_BYTES = 160;
 /** The same of a check alone. */
@@ -160,15 +160,21 @@ export async function nodeOf(call: Call, peer: string, name: string): Promise<No
 export async function localNode(host: PeeringHost, name: string): Promise<NodeContents | undefined> {
   const found = await host.catalog.nodeContents(name);
   if (found === undefined) return undefined;
-  const node = { peer: "", node: found.node };
+  return contentsOf(host, found);
+}
+
+/** Every local node with everything on it, by name. */
+export async function everyLocalNode({ host }: Call): Promise<Listing<NodeContents>> {
+  return derived(await host.catalog.everyContents(), (found) => contentsOf(host, found));
+}
+
+/** The services are shown with addresses that {@link addressBasis} changes with. */
+function contentsOf(host: PeeringHost, { node, services, checks }: NodeListings): NodeContents {
+  const view = { peer: "", node };
   return {
-    node,
-    services: listing(found.services, (service) => ({
-      ...node,
-      service: host.gateways.withAddresses(service),
-      checks: [],
-    })),
-    checks: listing(found.checks, (check) => ({ peer: "", check })),
+    node: view,
+    services: derived(services, (service) => ({ ...view, service: host.gateways.withAddresses(service), checks: [] })),
+    checks: derived(checks, (check) => ({ peer: "", check })),
   };
 }
 
@@ -199,7 +205,7 @@ export async function nodesOf(call: Call, peer: string): Promise<Listing<NodeVie
   const { host } = call;
   if (peer === "") {
     await call.room(host.catalog.count().nodes * SORTED_BYTES);
-    return listing(await host.catalog.nodeListing(), (node) => ({ peer, node }));
+    return derived(await host.catalog.nodeListing(), (node) => ({ peer, node }));
   }
   await call.room(host.imports.count({ peer }).instances * VIEW_BYTES);
   return listing(await host.imports.nodes({ peer }), ({ node }) => {
@@ -253,7 +259,7 @@ export async function checksInState(call: Call, peer: string, state: string): Pr
   if (peer === "") {
     const { nodes, services } = catalog.count();
     await call.room((nodes + services) * SORTED_BYTES);
-    return listing(await catalog.checksInState(state), viewOf);
+    return derived(await catalog.checksInState(state), viewOf);
   }
   const checks: IndexedCheck[] = [];
   const add = (check: IndexedCheck): void => {

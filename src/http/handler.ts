@@ -26,6 +26,7 @@ import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./
 import { HeldAnswers } from "./held-answers.js";
 import { HttpRefusal, refusalOf } from "./http-refusal.js";
 import { KeptAnswers, type Standing } from "./kept-answers.js";
+import { KeptTexts } from "./kept-texts.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
 import type { Operation } from "./operation.js";
@@ -86,6 +87,11 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
    * longest ago is forgotten. 0: none are kept.
    */
   readonly keptAnswerBytes?: number;
+  /**
+   * Texts of long lists that are kept for later answers, in bytes: an answer writes only the part of a list that has changed since.
+   * Default 64 MiB; lists that do not fit are written each time.
+   */
+  readonly keptTextBytes?: number;
   /** Bounds what calls hold. Default: one of its own, with the limits that {@link CallLimits} has by default. */
   readonly limits?: CallLimits;
   /**
@@ -113,6 +119,7 @@ const DEFAULT_KEPT_ANSWER_BYTES = 32 * 1024 * 1024;
 export const FOLLOWED_VERSION = "1.21.4";
 /** Longer answers are compressed for clients that accept it, as in Consul. */
 const GZIP_BYTES = 1_400;
+const DEFAULT_TEXT_BYTES = 64 * 1024 * 1024;
 const DEFAULT_MONITOR_LINES = 512;
 const PLAIN = "text/plain; charset=utf-8";
 const EMPTY = WholeBody.text("");
@@ -174,6 +181,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     explainConnection: options.explainConnection,
     sharedAnswers: new SharedAnswers(),
     heldAnswers: new HeldAnswers(),
+    keptTexts: new KeptTexts(options.keptTextBytes ?? DEFAULT_TEXT_BYTES, host.incidents),
     centralNames: new CentralNames(),
     startedAt: clock.wall(),
     monitorLines: options.monitorLines ?? DEFAULT_MONITOR_LINES,

@@ -167,8 +167,8 @@ async function checksAnswer(
   const filter = filterFor(options, checkFields);
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
-    const shown = await filter(await load(), (view) => visible.check(view));
-    return { json: LazyList.of(shown, checkJson), filtered: visible.filtered };
+    const shown = await filter(await load(), visible.everything ? undefined : (view) => visible.check(view));
+    return { json: call.list(shown, checkJson), filtered: visible.filtered };
   });
 }
 

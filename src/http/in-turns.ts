@@ -4,13 +4,16 @@ import type { Fields } from "./filter/fields.js";
 import { compileFilter } from "./filter/filter.js";
 import type { ReadOptions } from "./query.js";
 
-/** The items that a filter holds of, and which may be seen; found in turns. */
+/** The items that a filter holds of, and which may be seen; found in turns. Default: all may. */
 export type Filter<Item> = (items: Listing<Item>, isSeen?: (item: Item) => boolean) => Promise<Listing<Item>>;
 
 /** @throws {PeeringError} when it is not one. */
 export function filterFor<Item>(options: ReadOptions, fields: Fields<Item>): Filter<Item> {
   const filter = options.filter === "" ? undefined : compileFilter(options.filter, fields);
-  return (items, isSeen = () => true) => kept(items, (item) => isSeen(item) && (filter?.holds(item) ?? true));
+  return async (items, isSeen) => {
+    if (filter === undefined) return isSeen === undefined ? items : kept(items, isSeen);
+    return kept(items, (item) => (isSeen?.(item) ?? true) && filter.holds(item));
+  };
 }
 
 /** How long one look at items goes on until others have their turn. */

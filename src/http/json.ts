@@ -13,6 +13,7 @@ export type Json =
   | ReadonlyMap<string, Json>
   | LazyList
   | LazyMap
+  | KeptList
   | LazyStruct
   | { readonly [key: string]: Json | undefined };
 
@@ -62,6 +63,39 @@ export class LazyMap {
   }
 }
 
+/** The texts of a list that were written before. */
+export interface ElementTexts {
+  /** Those of the elements from `index` on, a comma before each; undefined: that of the one at `index` is not known. */
+  at(index: number): { readonly text: Buffer; readonly end: number } | undefined;
+  /** Whether text that was written up to `end`, of so many bytes, is to be kept by itself. */
+  isWhole(end: number, bytes: number): boolean;
+  keep(start: number, end: number, text: Buffer): void;
+  /** All of the list has been written. */
+  over(): void;
+}
+
+/** As {@link LazyList}, or a map in the order of its keys, of which each answer writes only what no answer before has written. */
+export class KeptList {
+  readonly length: number;
+  readonly at: (index: number) => Json;
+  /** Undefined: it is a list. */
+  readonly keyAt: ((index: number) => string) | undefined;
+  readonly texts: ElementTexts;
+
+  /** @param at - must tell the same whenever it is called. */
+  constructor(
+    length: number,
+    at: (index: number) => Json,
+    texts: ElementTexts,
+    keyAt: ((index: number) => string) | undefined = undefined,
+  ) {
+    this.length = length;
+    this.at = at;
+    this.texts = texts;
+    this.keyAt = keyAt;
+  }
+}
+
 /** How a Go struct is written: its keys, and the function that makes the value of each. */
 export class StructForm<Item> {
   /** As they are written, with their quotes. */
@@ -104,6 +138,9 @@ const UNSAFE = /[<>&\u2028\u2029]/g;
 const ELEMENT_BYTES = 32;
 /** The same of one with a key. */
 const MEMBER_BYTES = 160;
+/** No longer text of an element is kept. */
+const KEPT_TEXT_BYTES = 256 * 1_024;
+const COMMA = Buffer.from(",");
 const PRETTY_INDENT = "    ";
 const SPACE = 0x20;
 const QUOTE = 0x22;
@@ -146,11 +183,13 @@ type Composite = Exclude<Json, null | boolean | number | bigint | string>;
 /** A list or an object of which a part is written. */
 class OpenValue {
   readonly value: Composite;
-  /** Undefined: a list. Those of a {@link LazyStruct} are as they are written. */
+  /** Undefined: a list, or a {@link KeptList}. Those of a {@link LazyStruct} are as they are written. */
   readonly keys: readonly string[] | undefined;
   readonly isStruct: boolean;
+  readonly isList: boolean;
   /** How many elements there are in memory, written ones included. */
   readonly size: number;
+  readonly texts: ElementTexts | undefined;
   index = 0;
   /** Whether nothing of it has been written. */
   empty = true;
@@ -160,21 +199,45 @@ class OpenValue {
     this.isStruct = value instanceof LazyStruct;
     if (isList(value) || value instanceof LazyList) {
       this.size = value.length;
+      this.isList = true;
+      return;
+    }
+    if (value instanceof KeptList) {
+      this.size = value.length;
+      this.isList = value.keyAt === undefined;
+      this.texts = value.texts;
       return;
     }
     if (value instanceof LazyStruct) this.keys = value.keys;
     else this.keys = isMap(value) || value instanceof LazyMap ? sortedByBytes(value.keys()) : Object.keys(value);
     this.size = this.keys.length;
+    this.isList = false;
+  }
+
+  /** The key at `index`; undefined: it is a list. */
+  key(): string | undefined {
+    return this.value instanceof KeptList ? this.value.keyAt?.(this.index) : this.keys?.[this.index];
   }
 
   /** The element at `index`; undefined: a member that is left out. */
   element(): Json | undefined {
     const { value } = this;
     if (isList(value)) return value[this.index] ?? null;
-    if (value instanceof LazyList || value instanceof LazyStruct) return value.at(this.index);
+    if (value instanceof LazyList || value instanceof LazyStruct || value instanceof KeptList)
+      return value.at(this.index);
     const key = this.keys?.[this.index] ?? "";
     return isMap(value) || value instanceof LazyMap ? (value.get(key) ?? null) : value[key];
   }
+}
+
+/** Elements of a list whose text is to be kept, while they are written. */
+interface Recording {
+  readonly open: OpenValue;
+  readonly start: number;
+  /** Whether nothing is before the first, not even a comma. */
+  readonly isFirst: boolean;
+  readonly parts: Buffer[];
+  bytes: number;
 }
 
 /** Writes the JSON of a value bit by bit, as {@link writeJson} does at once. */
@@ -182,6 +245,11 @@ export class JsonWriter {
   readonly #pretty: boolean;
   readonly #open: OpenValue[] = [];
   #written = "";
+  /** Written before that. */
+  #parts: Buffer[] = [];
+  #partBytes = 0;
+  #usesTexts = false;
+  #recording: Recording | undefined;
   #done = false;
 
   constructor(value: Json, pretty = false) {
@@ -209,6 +277,18 @@ export class JsonWriter {
     return written;
   }
 
+  /** As {@link write}, in bytes, with the texts of each {@link KeptList} that were written before. Not to be changed. */
+  piece(bytes: number): Buffer {
+    this.#usesTexts = !this.#pretty;
+    while (this.#partBytes + this.#written.length < bytes && !this.#done) this.#step(bytes);
+    this.#flush();
+    const parts = this.#parts;
+    this.#parts = [];
+    this.#partBytes = 0;
+    const [first = Buffer.alloc(0)] = parts;
+    return parts.length < 2 ? first : Buffer.concat(parts);
+  }
+
   /** Elements up to the next that is a list or an object, which it begins, or to the end of the one that is open. */
   #step(characters: number): void {
     const open = this.#open.at(-1);
@@ -217,12 +297,13 @@ export class JsonWriter {
       this.#done = true;
       return;
     }
-    const { keys, size, isStruct } = open;
+    const { size, isStruct, texts } = open;
     const indent = this.#pretty ? this.#lineAt(this.#open.length) : "";
     const colon = this.#pretty ? ": " : ":";
     while (open.index < size) {
-      if (this.#written.length >= characters) return;
-      const key = keys?.[open.index];
+      if (this.#partBytes + this.#written.length >= characters) return;
+      if (texts !== undefined && this.#usesTexts && this.#takeText(open, texts)) continue;
+      const key = open.key();
       const value = open.element();
       open.index++;
       if (value === undefined) continue;
@@ -231,9 +312,61 @@ export class JsonWriter {
       open.empty = false;
       if (this.#begin(value)) return;
     }
+    if (texts !== undefined && this.#usesTexts) {
+      if (this.#recording?.open === open) this.#keep(this.#recording, texts);
+      texts.over();
+    }
     this.#open.pop();
-    const close = keys === undefined ? "]" : "}";
+    const close = open.isList ? "]" : "}";
     this.#written += this.#pretty && !open.empty ? this.#lineAt(this.#open.length) + close : close;
+  }
+
+  /** Before an element of a list whose texts are kept. @returns whether it was written, and maybe further ones. */
+  #takeText(open: OpenValue, texts: ElementTexts): boolean {
+    const recording = this.#recording;
+    if (recording?.open === open) {
+      if (!texts.isWhole(open.index, recording.bytes + this.#written.length)) return false;
+      this.#keep(recording, texts);
+    }
+    const known = texts.at(open.index);
+    if (known !== undefined) {
+      this.#flush();
+      this.#push(open.empty ? known.text.subarray(COMMA.length) : known.text);
+      open.empty = false;
+      open.index = known.end;
+      return true;
+    }
+    if (this.#recording === undefined) {
+      this.#flush();
+      this.#recording = { open, start: open.index, isFirst: open.empty, parts: [], bytes: 0 };
+    }
+    return false;
+  }
+
+  #keep({ open, start, isFirst, parts }: Recording, texts: ElementTexts): void {
+    this.#flush();
+    this.#recording = undefined;
+    if (parts.length === 0) return;
+    const [only = COMMA] = parts;
+    const isOne = parts.length === 1 && !isFirst;
+    texts.keep(start, open.index, isOne ? only : Buffer.concat(isFirst ? [COMMA, ...parts] : parts));
+  }
+
+  #flush(): void {
+    if (this.#written === "") return;
+    const part = Buffer.from(this.#written);
+    this.#written = "";
+    this.#push(part);
+  }
+
+  #push(part: Buffer): void {
+    this.#parts.push(part);
+    this.#partBytes += part.length;
+    const recording = this.#recording;
+    if (recording === undefined) return;
+    recording.parts.push(part);
+    recording.bytes += part.length;
+    if (recording.bytes > KEPT_TEXT_BYTES) this.#recording = undefined;
   }
 
   /** @returns whether it is one that has elements, which are to be written next. */
@@ -242,9 +375,9 @@ export class JsonWriter {
     else if (typeof value !== "object" || value === null) this.#written += String(value);
     else {
       const open = new OpenValue(value);
-      if (open.size === 0) this.#written += open.keys === undefined ? "[]" : "{}";
+      if (open.size === 0) this.#written += open.isList ? "[]" : "{}";
       else {
-        this.#written += open.keys === undefined ? "[" : "{";
+        this.#written += open.isList ? "[" : "{";
         this.#open.push(open);
         return true;
       }

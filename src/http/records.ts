@@ -5,6 +5,7 @@ import { checkTable, type Indexes, indexesTable, nodeTable, serviceTable } from 
 import type { IndexedCheck, IndexedNode, IndexedService } from "../stores/catalog.js";
 import { elementsOf, type Fields } from "./filter/fields.js";
 import type { LazyStruct } from "./json.js";
+import type { KeptTexts } from "./kept-texts.js";
 import type { JsonSchema } from "./operation.js";
 import {
   filterOf,
@@ -152,13 +153,16 @@ export const flatInstanceSchema: JsonSchema = schemaOf(flatMembers);
 export const flatFields: Fields<NodeView & ServiceView> = filterOf(flatMembers);
 
 // A node with everything on it, as Consul's own pages read it.
-const nodeContentsMembers: Members<NodeContents> = [
+const nodeHeadMembers: Members<NodeContents> = [
   ...membersIn(
     ["ID", "Node", "PeerName", "Address", "TaggedAddresses", "Meta"].flatMap((name) =>
       nodeMembers.filter((member) => member.name === name),
     ),
     ({ node }: NodeContents) => node,
   ),
+];
+const nodeContentsMembers: Members<NodeContents> = [
+  ...nodeHeadMembers,
   listMember(
     "Services",
     elementsOf(({ services }) => services),
@@ -170,7 +174,15 @@ const nodeContentsMembers: Members<NodeContents> = [
     looseCheckMembers,
   ),
 ];
-export const nodeContentsJson: (contents: NodeContents) => LazyStruct = writerOf(nodeContentsMembers);
+const nodeHeadJson: (contents: NodeContents) => LazyStruct = writerOf(nodeHeadMembers);
+/** @param texts - keep those of the lists, which may be long. */
+export function nodeContentsJson(contents: NodeContents, texts: KeptTexts, basis: bigint): LazyStruct {
+  const { node, services, checks } = contents;
+  const form = `${node.peer} ${node.node.name}`;
+  return nodeHeadJson(contents)
+    .with("Services", texts.list(`loose services ${form}`, services, looseServiceJson, basis))
+    .with("Checks", texts.list(`loose checks ${form}`, checks, looseCheckJson));
+}
 export const nodeContentsSchema: JsonSchema = schemaOf(nodeContentsMembers);
 export const nodeContentsFields: Fields<NodeContents> = filterOf(nodeContentsMembers);
 

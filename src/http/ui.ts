@@ -2,14 +2,14 @@ import { compareUtf8 } from "../base/byte-order.js";
 import { sortByKeys } from "../base/turns.js";
 import { EVERY_SERVICE } from "../config/config-entry-set.js";
 import { connectName } from "../model/catalog-draft.js";
-import { type CheckGroup, groupsOf, type Health, LISTED_AT_ONCE } from "../model/check-groups.js";
+import { type CheckGroup, groupsOf, type Health, LISTED_AT_ONCE, withChecksOf } from "../model/check-groups.js";
 import { isCritical } from "../model/health.js";
-import { joined, type Listing } from "../model/listing.js";
-import type { IndexedCheck } from "../stores/catalog.js";
+import { derived, joined, type Listing } from "../model/listing.js";
+import type { Counts, IndexedCheck, IndexedInstance, ServiceWithProxies } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import { everyImported, everyLocal, importedNode, localNode, nodeOf, nodesOf } from "./discovery.js";
+import { everyImported, everyLocal, everyLocalNode, importedNode, nodeOf, SERVICE_BYTES } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { type DiscoveryOptions, discoveryOptions, namedOptions } from "./discovery-options.js";
 import { HttpRefusal } from "./http-refusal.js";
@@ -21,7 +21,6 @@ import {
   type InstanceView,
   instanceFields,
   type NodeContents,
-  type NodeView,
   nodeContentsFields,
   nodeContentsJson,
   nodeContentsSchema,
@@ -201,17 +200,42 @@ async function summaries(call: Call, instances: Listing<InstanceView>): Promise<
     const destination = view.service.kind === "connect-proxy" ? (connectName(view.service) ?? "") : "";
     if (destination !== "") of(destination, view.peer).addProxy(view);
   });
-  const { entries } = call.host.configEntries;
-  const gateways = entries.all("terminating-gateway");
-  const isEveryFronted = entries.isFronted(EVERY_SERVICE);
   const all = [...byKey.values()];
-  await forEach(all, (summary) => {
-    if (summary.peer !== "") return;
-    const key = lowerCase(summary.name);
-    if (summary.kind === "terminating-gateway") summary.linked = gateways.get(key)?.services.length;
-    summary.behindGateway = entries.isFronted(key) || (isEveryFronted && summary.kind === "" && summary.instances > 0);
-  });
+  await forEach(all, (summary) => frontedOf(call, summary));
   return sortByKeys(all, ({ name, peer }) => [name, peer]);
+}
+
+/** Adds the facts that config entries tell of gateways. They are another {@link gatewayBasis} after each change. */
+function frontedOf({ host }: Call, summary: Summary): void {
+  if (summary.peer !== "") return;
+  const { entries } = host.configEntries;
+  const key = lowerCase(summary.name);
+  if (summary.kind === "terminating-gateway") {
+    summary.linked = entries.all("terminating-gateway").get(key)?.services.length;
+  }
+  const isEveryFronted = entries.isFronted(EVERY_SERVICE);
+  summary.behindGateway = entries.isFronted(key) || (isEveryFronted && summary.kind === "" && summary.instances > 0);
+}
+
+function gatewayBasis({ host }: Call): bigint {
+  return host.configEntries.kindIndex("terminating-gateway");
+}
+
+/** The summaries of local services, for callers who may see everything. */
+async function localSummaries(call: Call): Promise<Listing<Summary>> {
+  await call.room(call.host.catalog.count().services * SERVICE_BYTES);
+  const all = await call.host.catalog.servicesWithProxies();
+  return derived(all, (parts) => summaryOf(call, parts));
+}
+
+function summaryOf(call: Call, { name, instances, proxies }: ServiceWithProxies): Summary {
+  const viewOf = (instance: IndexedInstance): InstanceView =>
+    withChecksOf(instance, (checks) => ({ peer: "", node: instance.node, service: instance.service, checks }));
+  const summary = new Summary(name, "");
+  for (const instance of instances) summary.add(viewOf(instance));
+  for (const proxy of proxies) summary.addProxy(viewOf(proxy));
+  frontedOf(call, summary);
+  return summary;
 }
 
 async function services(call: Call): Promise<Answer> {
@@ -220,6 +244,11 @@ async function services(call: Call): Promise<Answer> {
   const visible = new Map<string, Visibility>();
   for (const peer of peersOf(call, options.peer)) visible.set(peer, await Visibility.of(call, peer));
   return answerFromAll(call, options, async () => {
+    const [only, second] = peersOf(call, options.peer);
+    if (only === "" && second === undefined && options.filter === "" && visible.get("")?.everything === true) {
+      const json = call.list(await localSummaries(call), (summary) => summary.json(), gatewayBasis(call));
+      return { json, filtered: false };
+    }
     const shown: Listing<InstanceView>[] = [];
     for (const peer of peersOf(call, options.peer)) {
       const seen = visible.get(peer) ?? (await Visibility.of(call, peer));
@@ -251,36 +280,8 @@ async function exportedServices(call: Call): Promise<Answer> {
 
 // All of it in numbers.
 
-/** How many of something there are, and in which state. */
-class Tally {
-  total = 0;
-  passing = 0;
-  warning = 0;
-  critical = 0;
-
-  /** @param statuses - of its checks: the worst one counts, and without any it passes. */
-  add(statuses: readonly string[]): void {
-    this.total++;
-    if (statuses.some(isCritical)) this.critical++;
-    else if (statuses.includes("warning")) this.warning++;
-    else this.passing++;
-  }
-
-  json(name?: string): Json {
-    const { total, passing, warning, critical } = this;
-    return { Name: name, Total: total, Passing: passing, Warning: warning, Critical: critical };
-  }
-}
-
-function tallyOf(tallies: Map<string, Tally>, name: string): Tally {
-  const known = tallies.get(name) ?? new Tally();
-  tallies.set(name, known);
-  return known;
-}
-
-function talliesJson(tallies: ReadonlyMap<string, Tally>): Json {
-  const sorted = [...tallies].sort(([left], [right]) => compareUtf8(left, right));
-  return sorted.map(([name, tally]) => tally.json(name));
+function countsJson({ name, total, passing, warning, critical }: Counts): Json {
+  return { Name: name || undefined, Total: total, Passing: passing, Warning: warning, Critical: critical };
 }
 
 /** Local nodes by their own checks, instances by theirs, and checks by name. */
@@ -288,28 +289,22 @@ async function overview(call: Call): Promise<Answer> {
   discoveryOptions(call);
   await call.require({ resource: "operator", access: "read" });
   await call.turn();
-  const nodes = new Tally();
-  const services = new Map<string, Tally>();
-  const checks = new Map<string, Tally>();
-  await forEachNode(call, await nodesOf(call, ""), async (contents) => {
-    const statuses = new Map<string, string[]>();
-    await forEach(contents.checks, ({ check }) => {
-      const known = statuses.get(check.serviceId);
-      if (known === undefined) statuses.set(check.serviceId, [check.status]);
-      else known.push(check.status);
-      tallyOf(checks, check.name).add([check.status]);
-    });
-    nodes.add(statuses.get("") ?? []);
-    await forEach(contents.services, ({ service }) => {
-      tallyOf(services, service.name).add(statuses.get(service.id) ?? []);
-    });
-  });
-  return { json: { Nodes: [nodes.json()], Services: talliesJson(services), Checks: talliesJson(checks) } };
+  const { nodes, services, checks } = await call.host.catalog.counts();
+  const list = (form: string, counts: readonly Counts[]): Json =>
+    call.server.keptTexts.list(
+      `overview ${form}`,
+      derived(counts, (one) => one),
+      countsJson,
+    );
+  return {
+    json: { Nodes: [countsJson(nodes)], Services: list("services", services), Checks: list("checks", checks) },
+  };
 }
 
 // Nodes.
 
 async function visibleContents(contents: NodeContents, visible: Visibility): Promise<NodeContents | undefined> {
+  if (visible.everything) return contents;
   if (!visible.node(contents.node.node.name)) return undefined;
   return {
     node: contents.node,
@@ -318,40 +313,29 @@ async function visibleContents(contents: NodeContents, visible: Visibility): Pro
   };
 }
 
-/** Does something with each local node that is still there, one after the other; others have their turn in between. */
-async function forEachNode(
-  call: Call,
-  nodes: Listing<NodeView>,
-  look: (contents: NodeContents) => Promise<void>,
-): Promise<void> {
+/** About the cost of a node and its lists. */
+const NODE_BYTES = 1_024;
+
+/** Those nodes that may be seen. */
+async function visibleNodes(nodes: Listing<NodeContents>, visible: Visibility): Promise<Listing<NodeContents>> {
+  if (visible.everything) return nodes;
+  const found: NodeContents[] = [];
   const pause = pauses();
-  for (const { node } of nodes) {
+  for (const contents of nodes) {
     await pause();
-    const contents = await localNode(call.host, node.name);
-    if (contents !== undefined) await look(contents);
+    const seen = await visibleContents(contents, visible);
+    if (seen !== undefined) found.push(seen);
   }
+  return found;
 }
 
-/** About the cost of a node and its lists, and of each element of these. */
-const NODE_BYTES = 1_024;
-const ELEMENT_BYTES = 32;
-
 /** Every node of a cluster that may be seen, by name. */
-async function everyNode(call: Call, peer: string, visible: Visibility): Promise<readonly NodeContents[]> {
-  const found: NodeContents[] = [];
-  let elements = 0;
-  const look = async (contents: NodeContents): Promise<void> => {
-    const seen = await visibleContents(contents, visible);
-    if (seen === undefined) return;
-    found.push(seen);
-    elements += seen.services.length + seen.checks.length;
-  };
+async function everyNode(call: Call, peer: string, visible: Visibility): Promise<Listing<NodeContents>> {
   if (peer === "") {
     await call.room(call.host.catalog.count().nodes * NODE_BYTES);
-    await forEachNode(call, await nodesOf(call, ""), look);
-    await call.room(elements * ELEMENT_BYTES);
-    return found;
+    return visibleNodes(await everyLocalNode(call), visible);
   }
+  const found: NodeContents[] = [];
   const byNode = new Map<string, InstanceView[]>();
   await forEach(await everyImported(call, peer), (view) => {
     const key = lowerCase(view.node.name);
@@ -363,9 +347,9 @@ async function everyNode(call: Call, peer: string, visible: Visibility): Promise
   for (const [, views] of await sortByKeys(byNode, ([key]) => [key])) {
     await pause();
     const contents = importedNode(peer, views);
-    if (contents !== undefined) await look(contents);
+    if (contents !== undefined) found.push(contents);
   }
-  return found;
+  return visibleNodes(found, visible);
 }
 
 /** Local ones and those of every peer, whatever the parameter `peer` is, as in Consul. */
@@ -381,7 +365,9 @@ async function nodes(call: Call): Promise<Answer> {
       shown.push(await everyNode(call, peer, visible));
       filtered ||= visible.filtered;
     }
-    return { json: LazyList.of(await filter(joined(shown)), nodeContentsJson), filtered };
+    const basis = call.host.gateways.addressBasis;
+    const json = (contents: NodeContents): Json => nodeContentsJson(contents, call.server.keptTexts, basis);
+    return { json: call.list(await filter(joined(shown)), json, basis), filtered };
   });
 }
 
@@ -392,7 +378,13 @@ async function node(call: Call): Promise<Answer> {
   return answerFromAll(call, options, async () => {
     const found = await nodeOf(call, peer, name);
     const seen = found && (await visibleContents(found, visible));
-    return seen && { json: nodeContentsJson(seen), filtered: visible.filtered };
+    const { gateways } = call.host;
+    return (
+      seen && {
+        json: nodeContentsJson(seen, call.server.keptTexts, gateways.addressBasis),
+        filtered: visible.filtered,
+      }
+    );
   });
 }
 

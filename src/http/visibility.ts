@@ -2,15 +2,26 @@ import type { Access, ReadableNames } from "../access/authorizer.js";
 import type { Call } from "./call.js";
 import type { CheckView, NodeView, ServiceView } from "./records.js";
 
+/** Of imports all are readable, or none are. */
+const ANY_NAME = "";
+
 /** Decides which of one scope's data may be shown, and whether some were hidden. */
 export class Visibility {
   readonly #readable: ReadableNames;
   /** No node needs to be looked at: whether a service may be seen does not depend on its node. */
   readonly everyNode: boolean;
+  /** Everything may be seen: nothing needs to be looked at. */
+  readonly everything: boolean;
   filtered = false;
 
   constructor(access: Access, peer: string) {
     this.#readable = access.readable(peer);
+    const mayReadAll = (resource: "node" | "service"): boolean =>
+      access.may({ resource, access: "read", scope: "all" });
+    this.everything =
+      peer === ""
+        ? mayReadAll("node") && mayReadAll("service")
+        : this.#readable.service(ANY_NAME) && this.#readable.node(ANY_NAME);
     this.everyNode = peer !== "" || access.may({ resource: "node", access: "read", scope: "all" });
   }
 

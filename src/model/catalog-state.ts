@@ -1,6 +1,10 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import { KeptOrder } from "../base/kept-order.js";
 import { SortedMap } from "../base/sorted-map.js";
+import { StepMeter, type Steps } from "../base/steps.js";
+import { sortSteps } from "../base/turns.js";
 import { lowerCase } from "../syntax/names.js";
+import { CatalogCounts, type Counts } from "./catalog-counts.js";
 import {
   type AppliedDraft,
   CatalogDraft,
@@ -70,12 +74,54 @@ export interface TableMarks {
   readonly virtualIps: bigint;
 }
 
+/** A node with everything on it: another object after each change of any of it. */
+export interface NodeRecords {
+  readonly record: NodeRecord;
+  /** In byte order of their keys. */
+  readonly instances: readonly InstanceRecord[];
+  /** In byte order of their keys, those of the node among those of its services. */
+  readonly checks: readonly CheckRecord[];
+}
+
+/** A service with its instances, and the proxies for it: another object after each change of any of it, or of a node of theirs. */
+export interface ServiceRecords {
+  /** Lower-cased. */
+  readonly key: string;
+  /** As registered. */
+  readonly name: string;
+  /** In byte order of node and service id, as are the proxies. */
+  readonly instances: readonly RecordOnNode[];
+  readonly proxies: readonly RecordOnNode[];
+}
+
+export interface RecordOnNode {
+  readonly node: NodeRecord;
+  readonly record: InstanceRecord;
+}
+
 interface NodeEntry {
+  readonly key: string;
   record: NodeRecord;
   mark: bigint;
   readonly instances: Map<string, InstanceRecord>;
   /** Check key to the key of its service, `""` for a check of the node. */
   readonly checkOwners: Map<string, string>;
+  /** As they were when somebody looked; undefined: something has changed since. */
+  records: NodeRecords | undefined;
+  /** How often it has changed, or something on it. */
+  changes: number;
+}
+
+/** Counts are not kept through more changes than this, if nobody looks. */
+const MOST_UNSEEN = 100_000;
+
+/** Counts that are kept, or being made. */
+interface Counting {
+  readonly counts: CatalogCounts;
+  /** The nodes that are counted so far; undefined: all are. */
+  done: Set<NodeEntry> | undefined;
+  /** Changes since somebody looked. */
+  unseen: number;
 }
 
 /** With more records than this that came, all are sorted; fewer are put in their places. */
@@ -278,6 +324,13 @@ export class CatalogState implements CommittedCatalog {
     virtualIps: 0n,
   };
   #kinds: ReadonlyMap<string, ServiceKinds> | undefined;
+  readonly #nodeOrder = new KeptOrder<NodeEntry>(byKey);
+  readonly #serviceOrder = new KeptOrder<ServiceEntry>(byKey);
+  /** How many checks there are in a state that is not `passing`, by state and node. */
+  readonly #failing = new Map<string, Map<string, number>>();
+  readonly #counting = new Set<Counting>();
+  /** As they were when somebody looked, by lower-cased name, unless something has changed since. */
+  readonly #serviceRecords = new Map<string, ServiceRecords>();
   readonly #checkGroups = new WeakMap<CheckRecords, CheckGroup>();
   readonly #noGroup: CheckGroup = new CheckGroup<Check>(0, () => emptyList);
 
@@ -362,6 +415,10 @@ export class CatalogState implements CommittedCatalog {
     const touched = new Map<string, string>();
     for (const [nodeKey, changes] of draft.nodes) {
       // Before the draft is taken over: the rows of before decide.
+      for (const key of changes.checkOwners.keys()) {
+        this.#countFailing(nodeKey, this.checkRecord(nodeKey, key), -1);
+        this.#countFailing(nodeKey, draft.checkRecord(nodeKey, key), 1);
+      }
       const checked = new Set<string>();
       for (const { owner } of this.#checkChanges(draft, nodeKey, changes)) checked.add(owner);
       if (checked.size > 0) this.#raise(index, "checks");
@@ -377,6 +434,7 @@ export class CatalogState implements CommittedCatalog {
       if (service === undefined) continue;
       if (service.instances.length === 0) {
         this.#services.delete(key);
+        this.#serviceOrder.remove(service);
         this.#raise(index, "lastServiceExtinction");
         continue;
       }
@@ -400,9 +458,12 @@ export class CatalogState implements CommittedCatalog {
     const after = changes.recordChanged ? changes.record : before;
     if (entry === undefined) {
       if (after === undefined) return;
-      entry = { record: after, mark: index, instances: new Map(), checkOwners: new Map() };
-      this.#nodes.set(nodeKey, entry);
+      entry = newNode(nodeKey, after, index);
+      this.#addNode(entry);
+      for (const { done } of this.#counting) done?.add(entry);
     }
+    entry.changes++;
+    entry.records = undefined;
     for (const [key, record] of changes.instances) {
       if (checked.has(key) || !sameInstanceRecord(record, entry.instances.get(key))) {
         this.#applyInstance(entry, key, record, index, touched);
@@ -413,6 +474,10 @@ export class CatalogState implements CommittedCatalog {
       else entry.checkOwners.set(checkKey, owner);
     }
     if (!checked.has("") && sameNodeRecord(before, after)) return;
+    this.#count(entry, (counts) => {
+      counts.node(before, -1);
+      counts.node(after, 1);
+    });
     if (before?.node !== after?.node) {
       this.#raise(index, "nodes");
       entry.mark = index;
@@ -424,6 +489,7 @@ export class CatalogState implements CommittedCatalog {
     }
     if (after === undefined) {
       this.#nodes.delete(nodeKey);
+      this.#nodeOrder.remove(entry);
       this.#raise(index, "lastNodeExtinction");
       return;
     }
@@ -441,6 +507,10 @@ export class CatalogState implements CommittedCatalog {
     const before = entry.instances.get(key);
     if (after === undefined) entry.instances.delete(key);
     else entry.instances.set(key, after);
+    this.#count(entry, (counts) => {
+      counts.instance(before, -1);
+      counts.instance(after, 1);
+    });
     this.#place(before, after);
     if (before !== undefined) this.#touch(before, index, touched);
     if (after !== undefined) this.#touch(after, index, touched);
@@ -469,6 +539,7 @@ export class CatalogState implements CommittedCatalog {
       if (entry === undefined) {
         entry = new ServiceEntry(newKey, after.service.name);
         this.#services.set(newKey, entry);
+        this.#serviceOrder.add(entry);
       }
       entry.add(after);
     }
@@ -495,6 +566,9 @@ export class CatalogState implements CommittedCatalog {
     const key = lowerCase(record.service.name);
     const entry = this.#services.get(key);
     if (!touched.has(key)) touched.set(key, entry?.name ?? record.service.name);
+    this.#serviceRecords.delete(key);
+    const destination = connectKeyOf(record);
+    if (destination !== undefined) this.#serviceRecords.delete(destination);
     if (entry !== undefined) entry.mark = index;
     this.#kindMarks.set(record.service.kind, index);
   }
@@ -506,13 +580,44 @@ export class CatalogState implements CommittedCatalog {
     this.#marks = marks;
   }
 
+  #addNode(entry: NodeEntry): void {
+    this.#nodes.set(entry.key, entry);
+    this.#nodeOrder.add(entry);
+  }
+
+  #countFailing(nodeKey: string, record: CheckRecord | undefined, by: 1 | -1): void {
+    const status = record?.check.status ?? "passing";
+    if (status === "passing") return;
+    let nodes = this.#failing.get(status);
+    if (nodes === undefined) {
+      nodes = new Map();
+      this.#failing.set(status, nodes);
+    }
+    const left = (nodes.get(nodeKey) ?? 0) + by;
+    if (left !== 0) nodes.set(nodeKey, left);
+    else nodes.delete(nodeKey);
+    if (nodes.size === 0) this.#failing.delete(status);
+  }
+
+  /** Has a change of a node, or on it, counted where the node was counted before. */
+  #count(entry: NodeEntry, change: (counts: CatalogCounts) => void): void {
+    for (const counting of this.#counting) {
+      if (counting.done?.has(entry) === false) continue;
+      change(counting.counts);
+      if (++counting.unseen > MOST_UNSEEN && counting.done === undefined) this.#counting.delete(counting);
+    }
+  }
+
   // Loading, into a new state: nodes, then instances, then `loaded`.
 
   /** @internal */
   loadNode(nodeKey: string, record: NodeRecord): void {
-    const entry: NodeEntry = { record, mark: 0n, instances: new Map(), checkOwners: new Map() };
-    for (const checkKey of record.checks.keys()) entry.checkOwners.set(checkKey, "");
-    this.#nodes.set(nodeKey, entry);
+    const entry = newNode(nodeKey, record, 0n);
+    for (const [checkKey, check] of record.checks) {
+      entry.checkOwners.set(checkKey, "");
+      this.#countFailing(nodeKey, check, 1);
+    }
+    this.#addNode(entry);
     if (record.node.id !== "") this.#nodeIds.set(lowerCase(record.node.id), nodeKey);
     this.#moveNode(nodeKey, undefined, record.node.address);
   }
@@ -522,7 +627,10 @@ export class CatalogState implements CommittedCatalog {
     const entry = this.#nodes.get(record.nodeKey);
     if (entry === undefined) return false;
     entry.instances.set(record.key, record);
-    for (const checkKey of record.checks.keys()) entry.checkOwners.set(checkKey, record.key);
+    for (const [checkKey, check] of record.checks) {
+      entry.checkOwners.set(checkKey, record.key);
+      this.#countFailing(record.nodeKey, check, 1);
+    }
     this.#place(undefined, record);
     return true;
   }
@@ -570,10 +678,6 @@ export class CatalogState implements CommittedCatalog {
     return { nodes: this.#nodes.size, services: this.#services.size };
   }
 
-  *nodeEntries(): Generator<readonly [string, NodeRecord]> {
-    for (const [key, { record }] of this.#nodes) yield [key, record];
-  }
-
   /** In byte order of their keys. */
   nodeRecords(): readonly NodeRecord[] {
     return [...this.#nodes].sort(([left], [right]) => compareUtf8(left, right)).map(([, entry]) => entry.record);
@@ -584,11 +688,151 @@ export class CatalogState implements CommittedCatalog {
     return [...this.instanceRecordsOn(nodeKey)].sort(compareRecords);
   }
 
-  *checkRecords(): Generator<CheckRecord> {
-    for (const { record, instances } of this.#nodes.values()) {
-      yield* record.checks.values();
-      for (const instance of instances.values()) yield* instance.checks.values();
+  // Lists, in steps. Each thing in them is as it is at some moment between the first step and the last.
+
+  /** Every node, in byte order of their keys. */
+  *nodeSteps(): Steps<readonly NodeRecord[]> {
+    const entries = yield* this.#sortedNodes();
+    return entries.map(({ record }) => record);
+  }
+
+  /** Every node with everything on it, in byte order of their keys. */
+  *contentsSteps(): Steps<readonly NodeRecords[]> {
+    const found: NodeRecords[] = [];
+    const meter = new StepMeter();
+    for (const entry of yield* this.#sortedNodes()) {
+      if (this.#nodes.get(entry.key) === entry) found.push(yield* this.#recordsOf(entry, meter));
+      if (meter.isOver(1)) yield;
     }
+    return found;
+  }
+
+  /** A node with everything on it; undefined: there is none of that key. */
+  *nodeRecordsSteps(nodeKey: string): Steps<NodeRecords | undefined> {
+    const entry = this.#nodes.get(nodeKey);
+    return entry && (yield* this.#recordsOf(entry, new StepMeter()));
+  }
+
+  /** The checks in a state, or all of them for `any`, in byte order of node and id. */
+  *checkSteps(state: string): Steps<readonly CheckRecord[]> {
+    const found: CheckRecord[] = [];
+    const meter = new StepMeter();
+    const isAny = state === "any";
+    const entries = isAny || state === "passing" ? yield* this.#sortedNodes() : yield* this.#nodesFailing(state);
+    for (const entry of entries) {
+      if (this.#nodes.get(entry.key) !== entry) continue;
+      const { checks } = yield* this.#recordsOf(entry, meter);
+      for (const record of checks) if (isAny || record.check.status === state) found.push(record);
+      if (meter.isOver(1 + checks.length)) yield;
+    }
+    return found;
+  }
+
+  /**
+   * Every service, in byte order of their keys.
+   * @param isMentioned - also those without instances that proxies mention.
+   */
+  *serviceSteps(isMentioned = false): Steps<readonly ServiceRecords[]> {
+    const found: ServiceRecords[] = [];
+    const meter = new StepMeter();
+    const look = (key: string): void => {
+      const records = this.#recordsOfService(key, meter);
+      if (records.instances.length + (isMentioned ? records.proxies.length : 0) > 0) found.push(records);
+    };
+    const entries = yield* this.#serviceOrder.steps(() => this.#services.values());
+    const without: { readonly key: string }[] = [];
+    if (isMentioned) for (const key of this.#connect.keys()) if (!this.#services.has(key)) without.push({ key });
+    const all = without.length === 0 ? entries : yield* sortSteps([...entries, ...without], byKey);
+    for (const { key } of all) {
+      look(key);
+      if (meter.isOver(1)) yield;
+    }
+    return found;
+  }
+
+  /** The names of all services, in byte order of their keys. */
+  *serviceNameSteps(): Steps<readonly string[]> {
+    const entries = yield* this.#serviceOrder.steps(() => this.#services.values());
+    return entries.map(({ name }) => name);
+  }
+
+  /** How many nodes, instances and checks there are in each state, by name: kept from then on, while somebody looks now and then. */
+  *countSteps(): Steps<{
+    readonly nodes: Counts;
+    readonly services: readonly Counts[];
+    readonly checks: readonly Counts[];
+  }> {
+    let [counting] = this.#counting;
+    if (counting?.done !== undefined || counting === undefined) {
+      counting = { counts: new CatalogCounts(), done: new Set(), unseen: 0 };
+      yield* this.#countAll(counting);
+    }
+    counting.unseen = 0;
+    const { nodes, services, checks } = counting.counts;
+    return { nodes, services: yield* services.steps(), checks: yield* checks.steps() };
+  }
+
+  *#countAll(counting: Counting): Steps<void> {
+    const { counts, done = new Set<NodeEntry>() } = counting;
+    this.#counting.add(counting);
+    const meter = new StepMeter();
+    for (const entry of [...this.#nodes.values()]) {
+      if (done.has(entry) || this.#nodes.get(entry.key) !== entry) continue;
+      counts.node(entry.record, 1);
+      for (const record of entry.instances.values()) counts.instance(record, 1);
+      done.add(entry);
+      if (meter.isOver(2 + 2 * entry.instances.size + 2 * entry.checkOwners.size)) yield;
+    }
+    counting.done = undefined;
+    // One is enough, should several readers have begun at the same time.
+    for (const other of this.#counting)
+      if (other !== counting && other.done === undefined) this.#counting.delete(other);
+  }
+
+  *#sortedNodes(): Steps<readonly NodeEntry[]> {
+    return yield* this.#nodeOrder.steps(() => this.#nodes.values());
+  }
+
+  *#nodesFailing(state: string): Steps<readonly NodeEntry[]> {
+    const found: NodeEntry[] = [];
+    for (const nodeKey of this.#failing.get(state)?.keys() ?? emptyList) {
+      const entry = this.#nodes.get(nodeKey);
+      if (entry !== undefined) found.push(entry);
+    }
+    return yield* sortSteps(found, byKey);
+  }
+
+  *#recordsOf(entry: NodeEntry, meter: StepMeter): Steps<NodeRecords> {
+    if (entry.records !== undefined) return entry.records;
+    const { record, changes } = entry;
+    const instances = [...entry.instances.values()];
+    const keyed: { readonly key: string; readonly check: CheckRecord }[] = [];
+    for (const { checks } of [record, ...instances]) for (const [key, check] of checks) keyed.push({ key, check });
+    const sorted = yield* sortSteps(instances, byKey);
+    const checks = (yield* sortSteps(keyed, byKey)).map(({ check }) => check);
+    const records: NodeRecords = { record, instances: sorted, checks };
+    if (entry.changes === changes) entry.records = records;
+    if (meter.isOver(instances.length + keyed.length)) yield;
+    return records;
+  }
+
+  #recordsOfService(key: string, meter: StepMeter): ServiceRecords {
+    const known = this.#serviceRecords.get(key);
+    if (known !== undefined) return known;
+    const onNode = (record: InstanceRecord): readonly RecordOnNode[] => {
+      const node = this.nodeRecord(record.nodeKey);
+      return node === undefined ? [] : [{ node, record }];
+    };
+    const instances = this.instanceRecords(key).flatMap(onNode);
+    const proxies = this.connectRecords(key)
+      .filter(({ service }) => service.kind === "connect-proxy")
+      .flatMap(onNode);
+    const [first] = proxies;
+    const name = this.serviceName(key) ?? (first && connectName(first.record.service)) ?? key;
+    const records = { key, name, instances, proxies };
+    this.#serviceRecords.set(key, records);
+    meter.isOver(instances.length + proxies.length);
+    return records;
   }
 
   /** Lower-cased names, in no particular order. */
@@ -699,6 +943,14 @@ export class CatalogState implements CommittedCatalog {
     const record = this.virtualIps.get(virtualIpKey(lowerCase(peer), lowerCase(service)));
     return record && virtualIpAddress(record.offset);
   }
+}
+
+function newNode(key: string, record: NodeRecord, mark: bigint): NodeEntry {
+  return { key, record, mark, instances: new Map(), checkOwners: new Map(), records: undefined, changes: 0 };
+}
+
+function byKey(left: { readonly key: string }, right: { readonly key: string }): number {
+  return compareUtf8(left.key, right.key);
 }
 
 const noKinds: ReadonlySet<string> = new Set();

@@ -35,6 +35,37 @@ class MadeListing<Source, Item> implements Listing<Item> {
   }
 }
 
+/**
+ * As {@link listing}, of records that never change and that alone decide how an element looks: as long as a list has the same
+ * records, its elements are the same.
+ */
+export function derived<Source extends object, Item>(
+  records: Listing<Source>,
+  make: (record: Source) => Item,
+): Listing<Item> {
+  const sources = recordsOf(records) ?? (isArray(records) ? records : undefined);
+  return sources === undefined ? new MadeListing(records, make) : new DerivedListing(sources, records, make);
+}
+
+/** The records that decide how the elements of a list look, one for each; undefined: something else may decide, too. */
+export function recordsOf(list: Listing<unknown>): readonly object[] | undefined {
+  if (list instanceof JoinedListing) return list.records;
+  return list instanceof DerivedListing ? list.records : undefined;
+}
+
+function isArray<Item>(list: Listing<Item>): list is readonly Item[] {
+  return Array.isArray(list);
+}
+
+class DerivedListing<Source, Item> extends MadeListing<Source, Item> {
+  readonly records: readonly object[];
+
+  constructor(records: readonly object[], sources: Listing<Source>, make: (source: Source) => Item) {
+    super(sources, make);
+    this.records = records;
+  }
+}
+
 /** One list after another. */
 export function joined<Item>(lists: readonly Listing<Item>[]): Listing<Item> {
   return new JoinedListing(lists);
@@ -60,6 +91,19 @@ class JoinedListing<Item> implements Listing<Item> {
     this.lists = lists;
     this.length = length;
     this.#starts = starts;
+  }
+
+  /** Those of all lists, where all have some. */
+  get records(): readonly object[] | undefined {
+    const [first = [], ...others] = this.lists;
+    if (others.length === 0) return recordsOf(first);
+    const records: object[] = [];
+    for (const list of this.lists) {
+      const some = list.length === 0 ? [] : recordsOf(list);
+      if (some === undefined) return undefined;
+      for (const record of some) records.push(record);
+    }
+    return records;
   }
 
   at(index: number): Item | undefined {

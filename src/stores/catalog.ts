@@ -7,7 +7,8 @@ import { Incidents } from "../base/incidents.js";
 import { latest } from "../base/latest.js";
 import { Signal } from "../base/signal.js";
 import { doAll, StepMeter, type Steps } from "../base/steps.js";
-import { inTurns, sortByKeys } from "../base/turns.js";
+import { inTurns, sortSteps } from "../base/turns.js";
+import type { Counts } from "../model/catalog-counts.js";
 import type { CatalogDraft, CheckExposure, Judge, OperationRecord } from "../model/catalog-draft.js";
 import {
   type CheckRecord,
@@ -18,10 +19,10 @@ import {
   type Stamp,
 } from "../model/catalog-record.js";
 import type { CatalogChange, CatalogSource } from "../model/catalog-source.js";
-import type { CatalogState, ServiceKinds } from "../model/catalog-state.js";
+import type { CatalogState, NodeRecords, RecordOnNode, ServiceKinds, ServiceRecords } from "../model/catalog-state.js";
 import { CheckGroup, type CheckGroups, LISTED_AT_ONCE, withGroups } from "../model/check-groups.js";
 import type { Check, Node, Service, ServiceInstance, ServiceKind } from "../model/instance.js";
-import { type Listing, listing } from "../model/listing.js";
+import { derived, type Listing } from "../model/listing.js";
 import {
   type Deregistration,
   type ParsedOperation,
@@ -42,6 +43,7 @@ import { lowerCase } from "../syntax/names.js";
 import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
 import { requireFewValues } from "./record-limit.js";
 
+export type { Counts } from "../model/catalog-counts.js";
 export type { CheckExposure, Judge, Touched } from "../model/catalog-draft.js";
 export type { ServiceKinds } from "../model/catalog-state.js";
 
@@ -80,6 +82,26 @@ export interface NodeListings {
   readonly node: IndexedNode;
   readonly services: Listing<IndexedService>;
   readonly checks: Listing<IndexedCheck>;
+}
+
+/** A service, and the tags that its instances have, in byte order. */
+export interface TaggedService {
+  readonly name: string;
+  readonly tags: () => readonly string[];
+}
+
+/** A service with its instances and the proxies for it, by node and id. */
+export interface ServiceWithProxies {
+  readonly name: string;
+  readonly instances: readonly IndexedInstance[];
+  readonly proxies: readonly IndexedInstance[];
+}
+
+/** A catalog in numbers. */
+export interface CountedCatalog {
+  readonly nodes: Counts;
+  readonly services: readonly Counts[];
+  readonly checks: readonly Counts[];
 }
 
 /** A node with everything on it. */
@@ -531,23 +553,18 @@ export class Catalog implements CatalogSource, Closable {
    * none of that name.
    */
   async nodeContents(name: string): Promise<NodeListings | undefined> {
-    const nodeKey = lowerCase(name);
-    const record = this.#state.nodeRecord(nodeKey);
-    if (record === undefined) return undefined;
-    const instances = [...this.#state.instanceRecordsOn(nodeKey)];
-    const checks: CheckRecord[] = [];
-    for (const owner of [record, ...instances]) for (const check of owner.checks.values()) checks.push(check);
-    return {
-      node: indexedNode(record),
-      services: listing(await sortByKeys(instances, ({ key }) => [key]), indexedService),
-      checks: listing(await sortByKeys(checks, ({ check }) => [lowerCase(check.checkId)]), indexedCheck),
-    };
+    const records = await inTurns(this.#state.nodeRecordsSteps(lowerCase(name)));
+    return records && nodeListings(records);
+  }
+
+  /** Every node as {@link nodeContents} shows it, in byte order of the lower-cased names. */
+  async everyContents(): Promise<Listing<NodeListings>> {
+    return derived(await inTurns(this.#state.contentsSteps()), nodeListings);
   }
 
   /** As {@link nodes}, found in turns, each made when it is looked at. */
   async nodeListing(): Promise<Listing<IndexedNode>> {
-    const sorted = await sortByKeys(this.#state.nodeEntries(), ([key]) => [key]);
-    return listing(sorted, ([, record]) => indexedNode(record));
+    return derived(await inTurns(this.#state.nodeSteps()), indexedNode);
   }
 
   /** A node without its services, at the same cost however many there are; undefined: there is none of that name. */
@@ -637,17 +654,12 @@ export class Catalog implements CatalogSource, Closable {
 
   /** The names, as in {@link services}, found in turns. */
   async serviceNames(): Promise<readonly string[]> {
-    const keys = await sortByKeys(this.#state.serviceKeys(), (key) => [key]);
-    return keys.map((key) => this.#state.serviceName(key) ?? key);
+    return inTurns(this.#state.serviceNameSteps());
   }
 
   /** The tags that the instances of a service have, in byte order. */
   tags(service: string): readonly string[] {
-    const tags = new Set<string>();
-    for (const record of this.#state.instanceRecords(lowerCase(service))) {
-      for (const tag of record.service.tags) tags.add(tag);
-    }
-    return [...tags].sort(compareUtf8);
+    return tagsOf(this.#state.instanceRecords(lowerCase(service)));
   }
 
   /** The instances of a service, whatever their kind and health, in byte order of node and id; none: empty. */
@@ -700,14 +712,35 @@ export class Catalog implements CatalogSource, Closable {
    * made when it is looked at.
    */
   async checksInState(state: string): Promise<Listing<IndexedCheck>> {
-    const found: CheckRecord[] = [];
-    for (const record of this.#state.checkRecords()) {
-      if (state === "any" || record.check.status === state) found.push(record);
-    }
-    return listing(
-      await sortByKeys(found, ({ check: { node, checkId } }) => [lowerCase(node), lowerCase(checkId)]),
-      indexedCheck,
-    );
+    return derived(await inTurns(this.#state.checkSteps(state)), indexedCheck);
+  }
+
+  /** Every service with the tags of its instances, as in {@link services}, found in turns. */
+  async servicesWithTags(): Promise<Listing<TaggedService>> {
+    return derived(await inTurns(this.#state.serviceSteps()), ({ name, instances }) => ({
+      name,
+      tags: () => tagsOf(instances.map(({ record }) => record)),
+    }));
+  }
+
+  /**
+   * Every service with its instances and the proxies for it, also services that only a proxy mentions, in byte order of their
+   * names; found in turns.
+   */
+  async servicesWithProxies(): Promise<Listing<ServiceWithProxies>> {
+    const views = (records: readonly RecordOnNode[]): readonly IndexedInstance[] =>
+      records.map(({ record, node }) => this.#indexedInstance(record, node));
+    const records = await inTurns(byNameSteps(this.#state.serviceSteps(true)));
+    return derived(records, (one) => ({
+      name: shownName(one),
+      instances: views(one.instances),
+      proxies: views(one.proxies),
+    }));
+  }
+
+  /** How many nodes, instances and checks there are in each state, in byte order of their names; found in turns. */
+  counts(): Promise<CountedCatalog> {
+    return inTurns(this.#state.countSteps());
   }
 
   /** The kinds of each name, keyed lower-cased; also names that only a proxy mentions. */
@@ -917,6 +950,39 @@ function highest(...indexes: readonly bigint[]): bigint {
 /** Consul never answers index 0: a client would take it for "no index". */
 function atLeastOne(index: bigint): bigint {
   return index > 0n ? index : 1n;
+}
+
+function tagsOf(records: readonly InstanceRecord[]): readonly string[] {
+  const tags = new Set<string>();
+  for (const { service } of records) for (const tag of service.tags) tags.add(tag);
+  return [...tags].sort(compareUtf8);
+}
+
+/** As its first instance spells it, else as the first proxy does. */
+function shownName({ name, instances }: ServiceRecords): string {
+  return instances[0]?.record.service.name ?? name;
+}
+
+/** In byte order of the names as they are shown. Mostly they are in it: it is that of the keys. */
+function* byNameSteps(making: Steps<readonly ServiceRecords[]>): Steps<readonly ServiceRecords[]> {
+  const records = yield* making;
+  let last = "";
+  for (const one of records) {
+    const name = shownName(one);
+    if (compareUtf8(name, last) < 0) {
+      return yield* sortSteps(records, (left, right) => compareUtf8(shownName(left), shownName(right)));
+    }
+    last = name;
+  }
+  return records;
+}
+
+function nodeListings({ record, instances, checks }: NodeRecords): NodeListings {
+  return {
+    node: indexedNode(record),
+    services: derived(instances, indexedService),
+    checks: derived(checks, indexedCheck),
+  };
 }
 
 function indexes(record: { readonly created: Stamp; readonly modified: Stamp }): Indexes {

@@ -2509,4 +2509,56 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/host/agent-checks.ts", "probe(this.#exposed.proxied(running.id, method), {", "probe(method, {"],
     "test/unit/host/exposed-checks.test.ts",
   ),
+  fault(
+    "list-node-stale",
+    "a node that somebody has looked at is shown as it was, whatever changes on it",
+    ["src/model/catalog-state.ts", "    entry.records = undefined;\n", ""],
+    "test/unit/stores/catalog-lists.test.ts",
+  ),
+  fault(
+    "list-proxy-stale",
+    "a service that somebody has looked at is shown with the proxies that it had",
+    [
+      "src/model/catalog-state.ts",
+      "if (destination !== undefined) this.#serviceRecords.delete(destination);",
+      "if (destination === key) this.#serviceRecords.delete(destination);",
+    ],
+    "test/unit/stores/catalog-lists.test.ts",
+  ),
+  fault(
+    "list-failing-kept",
+    "a node with a check that fails no more is still looked for such checks",
+    ["src/model/catalog-state.ts", "this.#countFailing(nodeKey, draft.checkRecord(nodeKey, key), 1);", ""],
+    "test/unit/stores/catalog-lists.test.ts",
+  ),
+  fault(
+    "list-counts-grow",
+    "an instance that changes is counted again, and not taken off what it was before",
+    ["src/model/catalog-state.ts", "counts.instance(before, -1);", ""],
+    "test/unit/stores/catalog-lists.test.ts",
+  ),
+  fault(
+    "list-order-kept",
+    "nodes that have come since somebody looked are not in the list",
+    ["src/base/kept-order.ts", "this.#note(item, this.#removed, this.#added);", ""],
+    "test/unit/stores/catalog-lists.test.ts",
+  ),
+  fault(
+    "kept-text-of-first",
+    "the text of elements is given to a list that begins with the same one, whatever follows",
+    ["src/http/kept-texts.ts", "if (run.records[place] !== records[index + place]) return false;", ""],
+    "test/unit/http/kept-texts.test.ts",
+  ),
+  fault(
+    "kept-text-basis",
+    "texts are kept while something changes that they depend on beside the records",
+    ["src/http/kept-texts.ts", "if (this.#lists.get(form)?.basis !== basis) this.#drop(form);", ""],
+    "test/unit/http/kept-texts.test.ts",
+  ),
+  fault(
+    "kept-text-unbounded",
+    "texts are kept whatever memory they take",
+    ["src/http/kept-texts.ts", "if (!this.#makeRoom(form, bytesOf(run))) return;", ""],
+    "test/unit/http/kept-texts.test.ts",
+  ),
 ];

@@ -4,6 +4,7 @@ import { type ClientRequest, type IncomingMessage, request } from "node:http";
 import { text } from "node:stream/consumers";
 import { after, before, beforeEach, describe, it, type Mock, mock } from "node:test";
 import type { PeeringHost } from "../../../src/host/host.js";
+import { GrowingBody } from "../../../src/http/answer-body.js";
 import { Call } from "../../../src/http/call.js";
 import { eventually, HttpPair, serveLimited } from "../../support/http-pair.js";
 import { keepsStill } from "../../support/raw-http.js";
@@ -18,8 +19,10 @@ const CLIENTS = 50;
 describe("long reads of many clients at once", { timeout: 60_000 }, () => {
   let host: PeeringHost;
   let close: () => Promise<void>;
-  /** Each list of services begins with their names. */
-  let lists: Mock<PeeringHost["catalog"]["serviceNames"]>;
+  /** Each list of services begins with them. */
+  let lists: Mock<PeeringHost["catalog"]["servicesWithProxies"]>;
+
+  let pieces: Mock<GrowingBody["next"]>;
 
   before(async () => {
     const pair = await HttpPair.start();
@@ -39,7 +42,8 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
   after(() => close());
   beforeEach(() => {
     mock.restoreAll();
-    lists = mock.method(host.catalog, "serviceNames");
+    lists = mock.method(host.catalog, "servicesWithProxies");
+    pieces = mock.method(GrowingBody.prototype, "next");
   });
 
   /** Asks, and reads nothing of the answer. */
@@ -56,8 +60,9 @@ describe("long reads of many clients at once", { timeout: 60_000 }, () => {
     return response.text();
   }
 
-  /** Until no further list is made. Short reads of the same source are answered meanwhile. */
-  const settled = (port: number): Promise<void> => keepsStill(port, () => lists.mock.callCount());
+  /** Until no further list is made, nor a piece of an answer. Short reads of the same source are answered meanwhile. */
+  const settled = (port: number): Promise<void> =>
+    keepsStill(port, () => lists.mock.callCount() + pieces.mock.callCount());
 
   it("make one list where they ask the same, and a read after a write has that write", async () => {
     await using server = await serveLimited(host, {});

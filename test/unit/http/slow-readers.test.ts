@@ -44,9 +44,9 @@ describe("clients that do not read", { timeout: 60_000 }, () => {
   beforeEach(() => {
     mock.restoreAll();
     made = 0;
-    const { write } = JsonWriter.prototype;
-    mock.method(JsonWriter.prototype, "write", function (this: JsonWriter, characters: number) {
-      const written = write.call(this, characters);
+    const { piece } = JsonWriter.prototype;
+    mock.method(JsonWriter.prototype, "piece", function (this: JsonWriter, bytes: number) {
+      const written = piece.call(this, bytes);
       if (written.length >= PIECE_BYTES) made++;
       return written;
     });
