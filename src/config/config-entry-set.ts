@@ -224,6 +224,8 @@ export class ConfigEntrySet {
 
   /** Whether a terminating gateway fronts a service by its name, or with `*` all there are. */
   isFronted(service: string): boolean {
+    // Asked for each service that is exported, mostly where there are no such gateways.
+    if (this.#maps["terminating-gateway"].size === 0) return false;
     return this.referring("fronted", service).next().done !== true;
   }
 

@@ -14,6 +14,7 @@ import { sameCheck, sameNode, sameService } from "./equality.js";
 import { MEMBERSHIP_CHECK } from "./health.js";
 import type { Check, Node, Service } from "./instance.js";
 import { emptyList } from "./record-table.js";
+import { emptyCheck } from "./records.js";
 import {
   invalid,
   metaProblem,
@@ -577,7 +578,12 @@ export class CatalogDraft implements AppliedDraft {
     if (owner !== "") {
       const service = this.#instance(nodeKey, owner)?.service;
       if (service === undefined) throw invalid("Missing service registration");
-      definition = Object.freeze({ ...check, serviceName: service.name, serviceTags: service.tags });
+      // Into a literal that has room for all fields: a spread object holds most of them in a list beside it.
+      const owned = emptyCheck();
+      Object.assign(owned, check);
+      owned.serviceName = service.name;
+      owned.serviceTags = service.tags;
+      definition = Object.freeze(owned);
     }
     const checkKey = checkKeyOf(definition);
     const before = this.checkRecord(nodeKey, checkKey);

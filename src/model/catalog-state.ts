@@ -136,34 +136,36 @@ const INDEX_DIGITS = 20;
  */
 class InstanceList {
   #records: InstanceRecord[] = [];
-  readonly #added = new Set<InstanceRecord>();
-  readonly #removed = new Set<InstanceRecord>();
+  // Undefined while empty: every service has a list, and few of them have such changes at a time.
+  #added: Set<InstanceRecord> | undefined;
+  #removed: Set<InstanceRecord> | undefined;
 
   get length(): number {
-    return this.#records.length + this.#added.size - this.#removed.size;
+    return this.#records.length + (this.#added?.size ?? 0) - (this.#removed?.size ?? 0);
   }
 
   get sorted(): readonly InstanceRecord[] {
-    if (this.#removed.size > 0) {
-      this.#records = this.#records.filter((record) => !this.#removed.has(record));
-      this.#removed.clear();
+    const [added, removed] = [this.#added, this.#removed];
+    if (removed !== undefined) this.#records = this.#records.filter((record) => !removed.has(record));
+    if (added !== undefined) {
+      if (added.size > MANY_ADDED || this.#records.length === 0) {
+        this.#records = this.#records.concat([...added]).sort(compareRecords);
+      } else for (const record of added) this.#records.splice(this.#placeOf(record), 0, record);
     }
-    const many = this.#added.size > MANY_ADDED;
-    for (const record of this.#added) {
-      if (many) this.#records.push(record);
-      else this.#records.splice(this.#placeOf(record), 0, record);
-    }
-    if (many) this.#records.sort(compareRecords);
-    this.#added.clear();
+    this.#added = undefined;
+    this.#removed = undefined;
     return this.#records;
   }
 
   add(record: InstanceRecord): void {
+    this.#added ??= new Set();
     this.#added.add(record);
   }
 
   remove(record: InstanceRecord): void {
-    if (!this.#added.delete(record)) this.#removed.add(record);
+    if (this.#added?.delete(record) === true) return;
+    this.#removed ??= new Set();
+    this.#removed.add(record);
   }
 
   /** Those of one node. */
@@ -195,24 +197,34 @@ function compareRecords(left: Place, right: Place): number {
   return compareUtf8(left.nodeKey, right.nodeKey) || compareUtf8(left.key, right.key);
 }
 
-/** How often each of some values occurs. */
-class Tally<Value> {
-  readonly #counts = new Map<Value, number>();
+/** How often each of some texts occurs. Mostly there is one: it is held without a map. */
+class Tally {
+  #only: string | undefined;
+  #onlyCount = 0;
+  /** Where there has been more than one at a time. */
+  #counts: Map<string, number> | undefined;
 
-  get values(): IterableIterator<Value> {
-    return this.#counts.keys();
+  get values(): Iterable<string> {
+    return this.#counts?.keys() ?? (this.#only === undefined ? emptyList : [this.#only]);
   }
 
-  /** How many different values there are. */
+  /** How many different ones there are. */
   get size(): number {
-    return this.#counts.size;
+    return this.#counts?.size ?? (this.#only === undefined ? 0 : 1);
   }
 
-  /** Returns whether the value has come, or is gone. */
-  count(value: Value, by: 1 | -1): boolean {
-    const before = this.#counts.get(value) ?? 0;
-    if (before + by > 0) this.#counts.set(value, before + by);
-    else this.#counts.delete(value);
+  /** Returns whether the text has come, or is gone. */
+  count(text: string, by: 1 | -1): boolean {
+    if (this.#counts === undefined && (this.#only === undefined || this.#only === text)) {
+      const before = this.#onlyCount;
+      this.#onlyCount = Math.max(0, before + by);
+      this.#only = this.#onlyCount > 0 ? text : undefined;
+      return before === 0 || this.#onlyCount === 0;
+    }
+    this.#counts ??= new Map(this.#only === undefined ? [] : [[this.#only, this.#onlyCount]]);
+    const before = this.#counts.get(text) ?? 0;
+    if (before + by > 0) this.#counts.set(text, before + by);
+    else this.#counts.delete(text);
     return before === 0 || before + by === 0;
   }
 }
@@ -222,8 +234,8 @@ class ServiceEntry {
   name: string;
   mark = 0n;
   readonly instances: InstanceList = new InstanceList();
-  readonly #spellings = new Tally<string>();
-  readonly #kinds = new Tally<string>();
+  readonly #spellings = new Tally();
+  readonly #kinds = new Tally();
   #ordinary = 0;
   /** The kinds, as it was asked for last. */
   #knownKinds: ReadonlySet<string> | undefined;
@@ -289,7 +301,7 @@ function writeKey({ modified, nodeKey, key }: InstanceRecord): string {
 class ConnectEntry {
   readonly instances: InstanceList = new InstanceList();
   /** Keys of the services that these are instances of. */
-  readonly services: Tally<string> = new Tally<string>();
+  readonly services: Tally = new Tally();
 
   add(record: InstanceRecord): void {
     this.instances.add(record);
@@ -895,8 +907,7 @@ export class CatalogState implements CommittedCatalog {
     if (node.checks.size + record.checks.size > LISTED_AT_ONCE) {
       view = withGroups({ node: node.node, service }, { ofNode, own: this.checkGroup(record.checks) });
     } else {
-      const own = Array.from(record.checks.values(), ({ check }) => check);
-      const checks = own.length === 0 ? ofNode.list : Object.freeze([...ofNode.list, ...own]);
+      const checks = record.checks.size === 0 ? ofNode.list : joinedChecks(ofNode.list, record.checks);
       view = Object.freeze({ node: node.node, service, checks });
     }
     record.view = view;
@@ -951,6 +962,11 @@ function newNode(key: string, record: NodeRecord, mark: bigint): NodeEntry {
 
 function byKey(left: { readonly key: string }, right: { readonly key: string }): number {
   return compareUtf8(left.key, right.key);
+}
+
+/** `concat` makes a list without room for more elements, of which there will be none. */
+function joinedChecks(ofNode: readonly Check[], own: CheckRecords): readonly Check[] {
+  return Object.freeze(ofNode.concat(Array.from(own.values(), ({ check }) => check)));
 }
 
 const noKinds: ReadonlySet<string> = new Set();

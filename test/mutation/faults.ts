@@ -1482,10 +1482,26 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a change of one check, or of one config entry, copies all of them",
     [
       "src/base/sorted-map.ts",
-      "return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size + 1 - replaced, this.#compare);",
+      "return SortedMap.#made(chunks.toSpliced(position, 1, ...parts), this.size + 1 - replaced, this.#compare);",
       "return SortedMap.of(new Map([...this, [key, value]]), this.#compare);",
     ],
     "test/unit/stores/catalog-growth.test.ts",
+  ),
+  fault(
+    "one-entry-under-every-prefix",
+    "a map with one entry shows it under every prefix",
+    ["src/base/sorted-map.ts", "if (content.key.startsWith(prefix)) yield", "yield"],
+    "test/unit/base/sorted-map.test.ts",
+  ),
+  fault(
+    "second-spelling-not-counted",
+    "of two spellings of a name only the first is counted",
+    [
+      "src/model/catalog-state.ts",
+      "(this.#only === undefined || this.#only === text)",
+      "(this.#only === undefined || this.#only !== undefined)",
+    ],
+    "test/unit/stores/catalog.test.ts",
   ),
   fault(
     "check-stored-twice",

@@ -43,6 +43,32 @@ test("a sorted map says what a map says, and an older one stays as it was", () =
   assert.deepEqual([map.size, [...map], map.last], [0, [], undefined]);
 });
 
+test("a sorted map with one entry says what one with several says", () => {
+  const none = SortedMap.of<number>(new Map());
+  const one = none.with("kb", 1);
+  for (const map of [one, SortedMap.of(new Map([["kb", 1]])), none.withAll(new Map([["kb", 1]]))]) {
+    assert.deepEqual([map.size, map.last, map.get("kb"), map.has("kb")], [1, 1, 1, true]);
+    assert.deepEqual([map.get("k"), map.has("k"), map.get("kbc"), map.has("")], [undefined, false, undefined, false]);
+    assert.deepEqual([[...map], [...map.under("k")], [...map.under("kb")]], [[["kb", 1]], [["kb", 1]], [["kb", 1]]]);
+    assert.deepEqual([[...map.under("ka")], [...map.under("kbc")]], [[], []]);
+    assert.deepEqual([...map.with("kb", 2)], [["kb", 2]]);
+    assert.deepEqual([...map.with("ka", 2).values()], [2, 1]);
+    assert.deepEqual([...map.with("kc", 2).values()], [1, 2]);
+    const changes = new Map([
+      ["ka", 0],
+      ["kb", undefined],
+      ["kc", 2],
+    ]);
+    assert.deepEqual([...map.withAll(changes).values()], [0, 2]);
+    assert.equal(map.without("k"), map);
+    assert.deepEqual([map.without("kb").size, [...map.without("kb")]], [0, []]);
+    assert.deepEqual([...map.with("kc", 2).without("kb")], [["kc", 2]]);
+  }
+  // A value that is none is an entry, too.
+  const absent = SortedMap.of<number | undefined>(new Map()).with("k", undefined);
+  assert.deepEqual([absent.size, absent.has("k"), absent.get("k")], [1, true, undefined]);
+});
+
 test("a sorted map keeps another order of its keys", () => {
   // By UTF-16 units the astral one comes before the last two, by UTF-8 bytes behind them.
   const keys = ["a", "aa", "\u{1f600}", "\uff00", "\ue000", "z", "\u00e4"];
