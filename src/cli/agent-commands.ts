@@ -303,8 +303,10 @@ const operator: CommandGroup = {
   commands: { raft },
 };
 
+export type AgentCommandName = "info" | "keygen" | "leave" | "maint" | "members" | "operator" | "reload" | "validate";
+
 /** Commands about the agent itself. */
-export const agentCommands: CommandGroup["commands"] = {
+export const agentCommands: Readonly<Record<AgentCommandName, Command | CommandGroup>> = {
   info,
   keygen,
   leave,

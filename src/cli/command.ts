@@ -67,7 +67,14 @@ export interface Command {
 export interface CommandGroup {
   readonly summary: string;
   readonly help: string;
-  readonly commands: Readonly<Record<string, Command | CommandGroup>>;
+  readonly commands: Readonly<Record<string, Member>>;
+}
+
+/** A function loads it: what is run loads its own command alone. */
+export type Member = Command | CommandGroup | (() => Promise<Command | CommandGroup>);
+
+export async function loaded(member: Member): Promise<Command | CommandGroup> {
+  return typeof member === "function" ? await member() : member;
 }
 
 export interface CommandErrorOptions extends ErrorOptions {

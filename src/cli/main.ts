@@ -2,11 +2,8 @@
 import { readFileSync } from "node:fs";
 import { chmod, readdir, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
-import { text } from "node:stream/consumers";
-import { lookUp } from "./look-up.js";
 import { readTextFile } from "./read-file.js";
 import { runCommandLine } from "./run.js";
-import { outputOf, runProgram } from "./run-program.js";
 
 /** That of the package this file is part of. */
 function packageVersion(): string {
@@ -71,7 +68,8 @@ const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   environment: process.env,
   stdout: (output) => process.stdout.write(output),
   stderr: log,
-  stdin: () => text(process.stdin),
+  // Loaded when they are needed: most commands need none of them.
+  stdin: async () => (await import("node:stream/consumers")).text(process.stdin),
   readFile: readTextFile,
   readDirectory: (path) => readdir(path),
   holdPidFile,
@@ -85,8 +83,8 @@ const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   onReport: (action) => {
     actions.SIGUSR1 = action;
   },
-  runProgram: (program) => runProgram(program, umask),
-  lookUp,
-  outputOf,
+  runProgram: async (program) => (await import("./run-program.js")).runProgram(program, umask),
+  lookUp: async (host) => (await import("./look-up.js")).lookUp(host),
+  outputOf: async (command, args) => (await import("./run-program.js")).outputOf(command, args),
 });
 process.exitCode ||= exitCode;

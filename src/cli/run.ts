@@ -1,19 +1,8 @@
 import type { ConsulClient } from "../client/index.js";
-import { agentCommand } from "./agent-command.js";
-import { agentCommands } from "./agent-commands.js";
-import { catalogCommands } from "./catalog-commands.js";
-import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
-import { configCommands } from "./config-commands.js";
-import { connectCommands } from "./connect-commands.js";
-import { connect } from "./connection-flags.js";
-import { explainCommands } from "./explain-command.js";
+import type { AgentCommandName } from "./agent-commands.js";
+import { type Command, CommandError, type CommandGroup, type CommandLineIo, loaded, type Member } from "./command.js";
 import { FlagError, flagHelp, parseFlags } from "./flags.js";
-import { intentionCommands } from "./intention-commands.js";
 import { jsonText, visible } from "./output.js";
-import { peeringCommands } from "./peering-commands.js";
-import { proxiesCommand } from "./proxies-command.js";
-import { servicesCommands } from "./services-commands.js";
-import { versionCommand } from "./version-command.js";
 
 const UNKNOWN_COMMAND = 127;
 
@@ -39,22 +28,34 @@ const NOT_SERVED: Readonly<Record<string, string>> = {
   watch: "use consul watch, which works with this agent",
 };
 
+/** One of the commands about the agent itself. */
+function ofAgent(name: AgentCommandName): Member {
+  return async () => (await import("./agent-commands.js")).agentCommands[name];
+}
+
 /** All of them. */
 export const commands: CommandGroup = {
   summary: "",
   help: "Usage: peerage [--version] [--help] <command> [<args>]",
   commands: {
-    ...agentCommands,
-    agent: agentCommand,
-    catalog: catalogCommands,
-    config: configCommands,
-    connect: connectCommands,
-    explain: explainCommands,
-    intention: intentionCommands,
-    peering: peeringCommands,
-    proxies: proxiesCommand,
-    services: servicesCommands,
-    version: versionCommand,
+    agent: async () => (await import("./agent-command.js")).agentCommand,
+    catalog: async () => (await import("./catalog-commands.js")).catalogCommands,
+    config: async () => (await import("./config-commands.js")).configCommands,
+    connect: async () => (await import("./connect-commands.js")).connectCommands,
+    explain: async () => (await import("./explain-command.js")).explainCommands,
+    info: ofAgent("info"),
+    intention: async () => (await import("./intention-commands.js")).intentionCommands,
+    keygen: ofAgent("keygen"),
+    leave: ofAgent("leave"),
+    maint: ofAgent("maint"),
+    members: ofAgent("members"),
+    operator: ofAgent("operator"),
+    peering: async () => (await import("./peering-commands.js")).peeringCommands,
+    proxies: async () => (await import("./proxies-command.js")).proxiesCommand,
+    reload: ofAgent("reload"),
+    services: async () => (await import("./services-commands.js")).servicesCommands,
+    validate: ofAgent("validate"),
+    version: async () => (await import("./version-command.js")).versionCommand,
   },
 };
 
@@ -73,22 +74,20 @@ export async function runCommandLine(args: readonly string[], version: string, i
   let position = 0;
   for (; "commands" in target; position++) {
     const name = args[position] ?? "";
-    const next: Command | CommandGroup | undefined = Object.hasOwn(target.commands, name)
-      ? target.commands[name]
-      : undefined;
+    const next: Member | undefined = Object.hasOwn(target.commands, name) ? target.commands[name] : undefined;
     const reason = target === commands && Object.hasOwn(NOT_SERVED, name) ? NOT_SERVED[name] : undefined;
     if (reason !== undefined) {
       io.stderr(`peerage ${name}: ${reason}\n`);
       return 1;
     }
     if (next === undefined) {
-      const help = groupHelp(target);
+      const help = await groupHelp(target);
       if (isHelp(name)) io.stdout(`${help}\n`);
       else io.stderr(`${help}\n`);
       if (isHelp(name)) return 0;
       return target === commands && position === 0 ? UNKNOWN_COMMAND : 1;
     }
-    target = next;
+    target = await loaded(next);
   }
   return runCommand(target, args.slice(position), version, io);
 }
@@ -97,10 +96,13 @@ function isHelp(argument: string): boolean {
   return argument === "-h" || argument === "-help" || argument === "--help";
 }
 
-function groupHelp({ help, commands: members }: CommandGroup): string {
-  const names = Object.keys(members).sort();
-  const width = Math.max(...names.map((name) => name.length)) + 4;
-  const lines = names.map((name) => `    ${name.padEnd(width)}${members[name]?.summary ?? ""}`);
+async function groupHelp({ help, commands: members }: CommandGroup): Promise<string> {
+  const width = Math.max(...Object.keys(members).map((name) => name.length)) + 4;
+  const lines: string[] = [];
+  for (const [name, member] of Object.entries(members)) {
+    lines.push(`    ${name.padEnd(width)}${(await loaded(member)).summary}`);
+  }
+  lines.sort();
   return [`${help}\n`, members === commands.commands ? "Available commands are:" : "Subcommands:", ...lines].join("\n");
 }
 
@@ -123,7 +125,7 @@ async function runCommand(
       flags,
       version,
       client: async () => {
-        opened ??= await connect(flags, io);
+        opened ??= await (await import("./connection-flags.js")).connect(flags, io);
         return opened;
       },
       print: (lines) => io.stdout(textOf(lines)),
