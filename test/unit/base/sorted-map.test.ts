@@ -64,7 +64,7 @@ test("a sorted map with one entry says what one with several says", () => {
     assert.deepEqual([map.without("kb").size, [...map.without("kb")]], [0, []]);
     assert.deepEqual([...map.with("kc", 2).without("kb")], [["kc", 2]]);
   }
-  // A value that is none is an entry, too.
+  // An entry may have an undefined value.
   const absent = SortedMap.of<number | undefined>(new Map()).with("k", undefined);
   assert.deepEqual([absent.size, absent.has("k"), absent.get("k")], [1, true, undefined]);
 });
