@@ -57,6 +57,23 @@ export class WholeBody {
   }
 }
 
+/** Where the whole answer to one question is kept. */
+export interface BodyPlace {
+  /** The answer that was made while everything that it depends on was the same. */
+  readonly body: WholeBody | undefined;
+  /** Begins to gather the answer; undefined: that of another call is being gathered. */
+  gather(): Gathering | undefined;
+}
+
+/** The pieces of an answer while they are made. */
+export interface Gathering {
+  add(piece: Buffer): void;
+  /** All pieces were added. */
+  done(): void;
+  /** No more will be made. */
+  giveUp(): void;
+}
+
 /** An answer that is made as fast as it is read, piece by piece. */
 export class GrowingBody {
   /** The value that it is written from, which may be that of others, too. */
@@ -64,12 +81,15 @@ export class GrowingBody {
   /** Its bytes in memory until the last piece is made. */
   readonly keptBytes: number;
   readonly #writer: JsonWriter;
+  readonly #place: BodyPlace | undefined;
+  #gathering: Gathering | undefined;
   #first: Buffer | undefined;
 
-  constructor(kept: object, first: Buffer, writer: JsonWriter) {
+  constructor(kept: object, first: Buffer, writer: JsonWriter, place: BodyPlace | undefined) {
     this.kept = kept;
     this.#first = first;
     this.#writer = writer;
+    this.#place = place;
     this.keptBytes = writer.openBytes;
   }
 
@@ -77,19 +97,37 @@ export class GrowingBody {
   next(): Buffer | undefined {
     const first = this.#first;
     this.#first = undefined;
-    if (first !== undefined) return first;
-    return this.#writer.done ? undefined : pieceOf(this.#writer);
+    if (first !== undefined) {
+      this.#gathering = this.#place?.gather();
+      return this.#gathered(first);
+    }
+    return this.#writer.done ? undefined : this.#gathered(pieceOf(this.#writer));
+  }
+
+  /** No further piece is asked for. */
+  end(): void {
+    this.#gathering?.giveUp();
+  }
+
+  #gathered(piece: Buffer): Buffer {
+    this.#gathering?.add(piece);
+    if (this.#writer.done) this.#gathering?.done();
+    return piece;
   }
 }
 
 export type AnswerBody = WholeBody | GrowingBody;
 
-/** The body of one answer. */
-export function jsonBody(json: Json, pretty: boolean): AnswerBody {
+/** The body of one answer. @param place - where it is to be kept. */
+export function jsonBody(json: Json, pretty: boolean, place?: BodyPlace): AnswerBody {
   const writer = new JsonWriter(json, pretty);
   const first = pieceOf(writer);
   const kept = typeof json === "object" && json !== null ? json : {};
-  return writer.done ? new WholeBody([first]) : new GrowingBody(kept, first, writer);
+  if (!writer.done) return new GrowingBody(kept, first, writer, place);
+  const gathering = place?.gather();
+  gathering?.add(first);
+  gathering?.done();
+  return new WholeBody([first]);
 }
 
 /** Compresses bit by bit, in a thread of its own. */

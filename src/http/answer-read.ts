@@ -17,6 +17,8 @@ export interface Scope {
   readonly local: (indexes: CatalogIndexes) => bigint;
   /** Config entries of gateways change the answer, too. Default false. */
   readonly gateways?: boolean;
+  /** Whether the caller may see everything that a read of imports tells: then its answer is kept. Default false. */
+  readonly everything?: boolean;
   /** Whether a change of `proxy-defaults` or `service-defaults` may change the answer. Default: none does. */
   readonly central?: (change: ConfigEntryChange) => boolean;
 }
@@ -52,10 +54,21 @@ export async function answerRead(
     };
   };
   const query = { read: () => ({ index: index(), result: undefined }), index, subscribe };
+  const isKept = peer !== "" && scope.everything === true && central === undefined;
   return call.answer(options, query, async (reading) => {
+    const read = { index: reading.index, consistency: consistencyOf(options), filtered: false };
+    const place = isKept ? call.place(importBasis(call.host, peer)) : undefined;
+    if (place?.body !== undefined) return { body: place.body, read };
     const { json, filtered } = await load();
-    return { json, read: { index: reading.index, consistency: consistencyOf(options), filtered } };
+    return { json, read: { ...read, filtered }, ...(place !== undefined && !filtered && { place }) };
   });
+}
+
+/** Everything that a read of the imports of a peer depends on. */
+export function importBasis({ catalog, imports, view }: PeeringHost, peer: string): readonly (bigint | number)[] {
+  // An import that turns out to be damaged goes without a commit.
+  const { services, instances } = imports.count({ peer });
+  return [view.index, imports.index({ peer }), services, instances, catalog.index.virtualIps];
 }
 
 /** Grows with each write of an entry that changes how proxies are shown. */

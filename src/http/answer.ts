@@ -1,4 +1,4 @@
-import type { WholeBody } from "./answer-body.js";
+import type { BodyPlace, WholeBody } from "./answer-body.js";
 import type { Json } from "./json.js";
 
 /** A body that goes on for as long as its client listens. */
@@ -30,6 +30,8 @@ export interface Answer {
   readonly textType?: string;
   /** The body as JSON that is written already, instead of `json`: the same for many answers. */
   readonly body?: WholeBody;
+  /** Where the body is to be kept, once `json` is written. */
+  readonly place?: BodyPlace;
   /** The body as plain text that goes on, instead of JSON. */
   readonly stream?: BodyStream;
   readonly read?: ReadHeaders;

@@ -11,7 +11,7 @@ import type { ExplainConnection } from "../model/connection-explanation.js";
 import type { Listing } from "../model/listing.js";
 import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
-import { WholeBody } from "./answer-body.js";
+import { type BodyPlace, WholeBody } from "./answer-body.js";
 import { type BlockingQuery, blocking, type Reading, type Waiting } from "./blocking.js";
 import { type BodyLimits, readBody } from "./body.js";
 import type { CallAllowance } from "./call-limits.js";
@@ -20,6 +20,7 @@ import type { CentralNames } from "./central-names.js";
 import type { HeldAnswers, Holder, Kept } from "./held-answers.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import type { Json } from "./json.js";
+import type { KeptBodies } from "./kept-bodies.js";
 import type { KeptTexts } from "./kept-texts.js";
 import type { HttpRequest } from "./messages.js";
 import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
@@ -78,6 +79,7 @@ export interface Server {
   readonly sharedAnswers: SharedAnswers;
   readonly heldAnswers: HeldAnswers;
   readonly keptTexts: KeptTexts;
+  readonly keptBodies: KeptBodies;
   readonly centralNames: CentralNames;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
@@ -143,6 +145,14 @@ export class Call implements Waiting, Holder {
   /** The map that it asks for, as {@link KeptTexts.map}. */
   map<Item>(items: Listing<Item>, keyOf: (item: Item) => string, json: (item: Item) => Json): Json {
     return this.server.keptTexts.map(this.#listForm, items, keyOf, json);
+  }
+
+  /**
+   * Where its whole answer is kept, for callers who may see all of what it tells.
+   * @param basis - grow with everything that the answer depends on beside the question.
+   */
+  place(basis: readonly (bigint | number)[]): BodyPlace {
+    return this.server.keptBodies.at(this.#question, basis.join(" "));
   }
 
   get #listForm(): string {

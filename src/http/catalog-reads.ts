@@ -52,12 +52,17 @@ async function nodes(call: Call): Promise<Answer> {
   const { peer, nodeMeta } = options;
   const filter = filterFor(options, nodeFields);
   const visible = await Visibility.of(call, peer);
-  return answerRead(call, options, { peer, local: (indexes) => indexes.nodes }, async () => {
-    const all = await nodesOf(call, peer);
-    const isSeen = ({ node }: NodeView): boolean => hasNodeMeta(node, nodeMeta) && visible.node(node.name);
-    const shown = await filter(all, visible.everything && nodeMeta.length === 0 ? undefined : isSeen);
-    return { json: call.list(shown, nodeJson), filtered: visible.filtered };
-  });
+  return answerRead(
+    call,
+    options,
+    { peer, local: (indexes) => indexes.nodes, everything: visible.everything },
+    async () => {
+      const all = await nodesOf(call, peer);
+      const isSeen = ({ node }: NodeView): boolean => hasNodeMeta(node, nodeMeta) && visible.node(node.name);
+      const shown = await filter(all, visible.everything && nodeMeta.length === 0 ? undefined : isSeen);
+      return { json: call.list(shown, nodeJson), filtered: visible.filtered };
+    },
+  );
 }
 
 /** About the cost of the tags of a service, by its name. */
@@ -71,6 +76,7 @@ async function services(call: Call): Promise<Answer> {
   const byNode = nodeMeta.length > 0;
   const scope = {
     peer,
+    everything: visible.everything,
     local: ({ nodes, services }: { readonly nodes: bigint; readonly services: bigint }) =>
       byNode && nodes > services ? nodes : services,
   };
@@ -150,17 +156,22 @@ async function node(call: Call): Promise<Answer> {
   const { peer, name } = options;
   const filter = filterFor(options, serviceFields);
   const visible = await Visibility.of(call, peer);
-  return answerRead(call, options, { peer, local: (indexes) => indexes.node(name) }, async () => {
-    const found = await nodeOf(call, peer, name);
-    if (found === undefined || !visible.node(found.node.node.name)) return { json: null, filtered: visible.filtered };
-    await call.room(found.services.length * VIEW_BYTES);
-    const shown = await filter(found.services, ({ service }) => visible.service(service.name));
-    const byId = LazyMap.of(
-      listing(shown, (view) => [view.service.id, view] as const),
-      serviceJson,
-    );
-    return { json: { Node: nodeJson(found.node), Services: byId }, filtered: visible.filtered };
-  });
+  return answerRead(
+    call,
+    options,
+    { peer, local: (indexes) => indexes.node(name), everything: visible.everything },
+    async () => {
+      const found = await nodeOf(call, peer, name);
+      if (found === undefined || !visible.node(found.node.node.name)) return { json: null, filtered: visible.filtered };
+      await call.room(found.services.length * VIEW_BYTES);
+      const shown = await filter(found.services, ({ service }) => visible.service(service.name));
+      const byId = LazyMap.of(
+        listing(shown, (view) => [view.service.id, view] as const),
+        serviceJson,
+      );
+      return { json: { Node: nodeJson(found.node), Services: byId }, filtered: visible.filtered };
+    },
+  );
 }
 
 async function nodeServices(call: Call): Promise<Answer> {
@@ -172,7 +183,7 @@ async function nodeServices(call: Call): Promise<Answer> {
   const { scope, told } = centralRead(call, ofNode, `node ${name}`, () => {
     return (call.host.catalog.node(name)?.services ?? []).map((service) => ({ service }));
   });
-  return answerRead(call, options, scope, async () => {
+  return answerRead(call, options, { ...scope, everything: visible.everything }, async () => {
     const found = await nodeOf(call, peer, name);
     if (found === undefined || !visible.node(found.node.node.name)) {
       return { json: { Node: null, Services: null }, filtered: visible.filtered };

@@ -26,6 +26,7 @@ import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./
 import { HeldAnswers } from "./held-answers.js";
 import { HttpRefusal, refusalOf } from "./http-refusal.js";
 import { KeptAnswers, type Standing } from "./kept-answers.js";
+import { KeptBodies } from "./kept-bodies.js";
 import { KeptTexts } from "./kept-texts.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
@@ -89,7 +90,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly keptAnswerBytes?: number;
   /**
    * Texts of long lists that are kept for later answers, in bytes: an answer writes only the part of a list that has changed since.
-   * Default 64 MiB; lists that do not fit are written each time.
+   * Whole answers that list imports are kept within as many bytes, until anything of the peer changes. Default 64 MiB; lists that do not
+   * fit are written each time.
    */
   readonly keptTextBytes?: number;
   /** Bounds what calls hold. Default: one of its own, with the limits that {@link CallLimits} has by default. */
@@ -182,6 +184,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     sharedAnswers: new SharedAnswers(),
     heldAnswers: new HeldAnswers(),
     keptTexts: new KeptTexts(options.keptTextBytes ?? DEFAULT_TEXT_BYTES, host.incidents),
+    keptBodies: new KeptBodies(options.keptTextBytes ?? DEFAULT_TEXT_BYTES, host.incidents),
     centralNames: new CentralNames(),
     startedAt: clock.wall(),
     monitorLines: options.monitorLines ?? DEFAULT_MONITOR_LINES,
@@ -358,7 +361,7 @@ function outgoing(
   };
   const { stream } = answer;
   if (stream !== undefined) return { status, headers: { ...headers, "Content-Type": PLAIN }, body: EMPTY, stream };
-  const made = json === undefined ? WholeBody.text(text ?? "") : jsonBody(json, call.query.has("pretty"));
+  const made = json === undefined ? WholeBody.text(text ?? "") : jsonBody(json, call.query.has("pretty"), answer.place);
   return { status, headers, body: answer.body ?? made };
 }
 
@@ -447,6 +450,7 @@ async function sendGrowing(
     if (compressor !== undefined) await sendPiece(response, await compressor.end(), sending);
     response.end();
   } finally {
+    body.end();
     compressor?.destroy();
   }
 }

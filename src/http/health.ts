@@ -166,7 +166,8 @@ async function checksAnswer(
 ): Promise<Answer> {
   const filter = filterFor(options, checkFields);
   const visible = await Visibility.of(call, options.peer);
-  return answerRead(call, options, scope, async () => {
+  const { everything } = visible;
+  return answerRead(call, options, { ...scope, everything }, async () => {
     const shown = await filter(await load(), visible.everything ? undefined : (view) => visible.check(view));
     return { json: call.list(shown, checkJson), filtered: visible.filtered };
   });

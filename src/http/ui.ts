@@ -1,6 +1,7 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { sortByKeys } from "../base/turns.js";
 import { EVERY_SERVICE } from "../config/config-entry-set.js";
+import type { PeeringHost } from "../host/host.js";
 import { connectName } from "../model/catalog-draft.js";
 import { type CheckGroup, groupsOf, type Health, LISTED_AT_ONCE, withChecksOf } from "../model/check-groups.js";
 import { isCritical } from "../model/health.js";
@@ -8,6 +9,7 @@ import { derived, joined, type Listing } from "../model/listing.js";
 import type { Counts, IndexedCheck, IndexedInstance, ServiceWithProxies } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
+import { importBasis } from "./answer-read.js";
 import type { Call } from "./call.js";
 import { everyImported, everyLocal, everyLocalNode, importedNode, nodeOf, SERVICE_BYTES } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
@@ -32,11 +34,13 @@ import { Visibility } from "./visibility.js";
 /**
  * Answers a read of local and imported data: the index counts both, where Consul's ignores imports (D-37).
  * These reads tell no consistency.
+ * @param kept - whose imports it is about (`""`: all data), and whether its caller may see everything of that: then the answer is kept.
  */
 export async function answerFromAll(
   call: Call,
   options: DiscoveryOptions,
   load: () => Promise<{ readonly json: Json; readonly filtered: boolean } | undefined>,
+  kept: { readonly peer: string; readonly everything: () => boolean } = { peer: "", everything: () => false },
 ): Promise<Answer> {
   const { catalog, imports, configEntries } = call.host;
   const indexNow = (): bigint => {
@@ -55,10 +59,28 @@ export async function answerFromAll(
     },
   };
   return call.answer(options, query, async ({ index }) => {
+    const place = kept.everything() ? call.place(basisOf(call.host, kept.peer)) : undefined;
+    if (place?.body !== undefined) return { body: place.body, read: { index, filtered: false } };
     const answer = await load();
     if (answer === undefined) return { status: 404 };
-    return { json: answer.json, read: { index, filtered: answer.filtered } };
+    const { json, filtered } = answer;
+    return { json, read: { index, filtered }, ...(place !== undefined && !filtered && { place }) };
   });
+}
+
+/** Everything that a read of the imports of a peer depends on; `""`: a read of all data. */
+function basisOf(host: PeeringHost, peer: string): readonly (bigint | number)[] {
+  if (peer !== "") return importBasis(host, peer);
+  const { catalog, configEntries, imports, view } = host;
+  const counts = view.peerings().map(({ name }) => imports.count({ peer: name }));
+  return [
+    view.index,
+    catalog.revision,
+    configEntries.index,
+    imports.newestIndex,
+    counts.reduce((sum, { services }) => sum + services, 0),
+    counts.reduce((sum, { instances }) => sum + instances, 0),
+  ];
 }
 
 /** The peers that a read is about; `""` is this cluster. */
@@ -243,7 +265,8 @@ async function services(call: Call): Promise<Answer> {
   const filter = filterFor(options, instanceFields);
   const visible = new Map<string, Visibility>();
   for (const peer of peersOf(call, options.peer)) visible.set(peer, await Visibility.of(call, peer));
-  return answerFromAll(call, options, async () => {
+  const everything = (): boolean => peersOf(call, options.peer).every((peer) => visible.get(peer)?.everything === true);
+  const load = async (): Promise<{ readonly json: Json; readonly filtered: boolean }> => {
     const [only, second] = peersOf(call, options.peer);
     if (only === "" && second === undefined && options.filter === "" && visible.get("")?.everything === true) {
       const json = call.list(await localSummaries(call), (summary) => summary.json(), gatewayBasis(call));
@@ -257,7 +280,8 @@ async function services(call: Call): Promise<Answer> {
     }
     const filtered = [...visible.values()].some((seen) => seen.filtered);
     return { json: LazyList.of(await summaries(call, joined(shown)), (summary) => summary.json()), filtered };
-  });
+  };
+  return answerFromAll(call, options, load, { peer: options.peer, everything });
 }
 
 async function exportedServices(call: Call): Promise<Answer> {
@@ -356,8 +380,9 @@ async function everyNode(call: Call, peer: string, visible: Visibility): Promise
 async function nodes(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const filter = filterFor(options, nodeContentsFields);
-  await call.access();
-  return answerFromAll(call, options, async () => {
+  const access = await call.access();
+  const everything = (): boolean => peersOf(call, "").every((peer) => new Visibility(access, peer).everything);
+  const load = async (): Promise<{ readonly json: Json; readonly filtered: boolean }> => {
     const shown: Listing<NodeContents>[] = [];
     let filtered = false;
     for (const peer of peersOf(call, "")) {
@@ -368,7 +393,8 @@ async function nodes(call: Call): Promise<Answer> {
     const basis = call.host.gateways.addressBasis;
     const json = (contents: NodeContents): Json => nodeContentsJson(contents, call.server.keptTexts, basis);
     return { json: call.list(await filter(joined(shown)), json, basis), filtered };
-  });
+  };
+  return answerFromAll(call, options, load, { peer: "", everything });
 }
 
 async function node(call: Call): Promise<Answer> {

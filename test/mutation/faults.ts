@@ -2577,4 +2577,26 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/http/kept-texts.ts", "if (!this.#makeRoom(form, bytesOf(run))) return;", ""],
     "test/unit/http/kept-texts.test.ts",
   ),
+  fault(
+    "kept-body-stale",
+    "a whole answer is given again, whatever has changed since it was made",
+    ["src/http/kept-bodies.ts", "body: kept?.basis === basis ? kept.body : undefined,", "body: kept?.body,"],
+    "test/unit/http/kept-bodies.test.ts",
+  ),
+  fault(
+    "kept-body-for-all",
+    "a whole answer is given to callers who may see less",
+    [
+      "src/http/answer-read.ts",
+      'const isKept = peer !== "" && scope.everything === true && central === undefined;',
+      'const isKept = peer !== "" && central === undefined;',
+    ],
+    "test/unit/http/kept-bodies.test.ts",
+  ),
+  fault(
+    "kept-body-unbounded",
+    "whole answers are kept whatever memory they take",
+    ["src/http/kept-bodies.ts", "if (this.#bytes <= this.#most) return;", "return;"],
+    "test/unit/http/kept-bodies.test.ts",
+  ),
 ];
