@@ -29,10 +29,17 @@ export function* sortSteps<Item extends object>(
     if (start > 0) yield;
     runs.push(items.slice(start, start + SORTED_BATCH).sort(compare));
   }
+  // Short runs are merged in no steps of their own.
+  let done = 0;
   while (runs.length > 1) {
     const merged: Item[][] = [];
     for (let index = 0; index < runs.length; index += 2) {
-      merged.push(yield* mergeSteps(runs[index] ?? [], runs[index + 1] ?? [], compare));
+      const [left = [], right = []] = [runs[index], runs[index + 1]];
+      merged.push(yield* mergeSteps(left, right, compare));
+      done += left.length + right.length;
+      if (done < MERGED_BATCH) continue;
+      done = 0;
+      yield;
     }
     runs = merged;
   }
@@ -71,17 +78,17 @@ function* sortKeyedSteps<Item>(
 }
 
 function compareKeys(left: readonly string[], right: readonly string[]): number {
-  for (const [index, key] of left.entries()) {
-    const order = compareUtf8(key, right[index] ?? "");
+  for (let index = 0; index < left.length; index++) {
+    const order = compareUtf8(left[index] ?? "", right[index] ?? "");
     if (order !== 0) return order;
   }
   return 0;
 }
 
 /** Items of which the keys are made in one step, which are sorted at once, and which are merged in one step. */
-const KEYED_BATCH = 5_000;
-const SORTED_BATCH = 2_000;
-const MERGED_BATCH = 20_000;
+const KEYED_BATCH = 2_000;
+const SORTED_BATCH = 500;
+const MERGED_BATCH = 5_000;
 
 /** Merges two sorted arrays in steps, into a new one. */
 export function* mergeSteps<Item extends object>(

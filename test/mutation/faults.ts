@@ -2599,4 +2599,10 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/http/kept-bodies.ts", "if (this.#bytes <= this.#most) return;", "return;"],
     "test/unit/http/kept-bodies.test.ts",
   ),
+  fault(
+    "merges-at-once",
+    "all short runs of a list that is sorted are merged in one step",
+    ["src/base/turns.ts", "if (done < MERGED_BATCH) continue;", "if (done > 0) continue;"],
+    "test/unit/base/turns.test.ts",
+  ),
 ];
