@@ -238,6 +238,15 @@ export class Peerings implements Closable {
     return peering === undefined ? undefined : board.servicesOf(peering.id, imports.services(peering.id));
   }
 
+  /**
+   * Another number after anything was seen of any stream. While it is the same, and no record and no import changes, {@link read} and
+   * {@link list} show the same, but for what passes with time where there has been a failure.
+   * @internal
+   */
+  get observations(): number {
+    return this.#parts.board.observations;
+  }
+
   /** All peerings, by name. */
   list(): readonly PeeringView[] {
     this.requireEnabled();

@@ -118,6 +118,7 @@ export class BoardStream {
 
   /** Something happened on the stream. Cheap: called after every input. */
   progress(): void {
+    this.#board.observed();
     if (!this.#connected) {
       if (this.session.status.phase !== "connected") return;
       this.#connected = true;
@@ -153,17 +154,20 @@ export class BoardStream {
 
   /** A list of the peer's was applied. */
   imported(services: readonly string[]): void {
+    this.#board.observed();
     this.#outcomes.list(services);
     this.#instance.observe({ type: "imported", services });
   }
 
   /** A service of the peer's was applied, or refused for a reason. */
   appliedService(name: string, refusal: string | undefined): void {
+    this.#board.observed();
     this.#outcomes.note(name, refusal);
   }
 
   /** A resource of another type was applied, or refused for a reason. */
   appliedResource(resourceUrl: string, refusal: string | undefined): void {
+    this.#board.observed();
     this.#outcomes.noteResource(resourceUrl, refusal);
   }
 
@@ -190,6 +194,7 @@ export class StatusBoard {
   readonly #tracker = new StreamTracker();
   readonly #entries = new Map<string, BoardEntry>();
   readonly #changed: Signal<[peeringId: string]>;
+  #observations = 0;
 
   /** @param incidents - gets a report of each listener that throws. */
   constructor(clock: Clock, incidents: Incidents) {
@@ -209,6 +214,16 @@ export class StatusBoard {
     entry.stream = stream;
     entry.nextAttemptAt = undefined;
     return stream;
+  }
+
+  /** Another number after anything was seen of any stream: what {@link statusOf} tells is else the same, but for what passes with time. */
+  get observations(): number {
+    return this.#observations;
+  }
+
+  /** @internal */
+  observed(): void {
+    this.#observations++;
   }
 
   /** Calls `listener` after each change of a stream's state. */
@@ -346,6 +361,7 @@ export class StatusBoard {
   }
 
   #notify(peeringId: string): void {
+    this.#observations++;
     this.#changed.emit(peeringId);
   }
 }

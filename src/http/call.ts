@@ -173,6 +173,11 @@ export class Call implements Waiting, Holder {
     return this.#isOwn;
   }
 
+  /** Its answer tells of the time, or is one of several. */
+  answerIsOwn(): void {
+    this.#isOwn = true;
+  }
+
   /** The address that the call claims to come from: the one that a proxy names, else that of the connection. Proves nothing. */
   get source(): string {
     this.#isOwn = true;

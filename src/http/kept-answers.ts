@@ -8,7 +8,7 @@ import type { RequestGuard } from "./request-guard.js";
 import { ReadTime } from "./send.js";
 
 /** The data of a host that an answer may be made of. Each is looked at as a whole. */
-export type AnswerSource = "catalog" | "config-entries" | "imports" | "peerings" | "roots";
+export type AnswerSource = "catalog" | "config-entries" | "imports" | "peerings" | "roots" | "streams";
 
 /** Those of a read of services, nodes and checks, local or imported. */
 export const RECORDS: readonly AnswerSource[] = ["catalog", "config-entries", "imports", "peerings"];
@@ -17,6 +17,8 @@ export const RECORDS: readonly AnswerSource[] = ["catalog", "config-entries", "i
 export interface Standing {
   readonly sources: readonly AnswerSource[];
   readonly counts: readonly number[];
+  /** Undefined: it tells nothing of streams. */
+  readonly streams: number | undefined;
   readonly rights: number;
   readonly defaultPolicy: string;
   readonly isLeader: boolean;
@@ -82,6 +84,8 @@ export class KeptAnswers implements Repeater {
     imports: 0,
     peerings: 0,
     roots: 0,
+    // Read from the host: there is no event for each of its observations.
+    streams: 0,
   };
   /** Of all sources. */
   #changed = 0;
@@ -129,7 +133,8 @@ export class KeptAnswers implements Repeater {
     if (rights === undefined || this.#options.maxBytes === 0) return undefined;
     const { isLeader, leaderAddress } = this.#host.leadership;
     const counts = sources.map((source) => this.#changes[source]);
-    return { sources, counts, rights, defaultPolicy, isLeader, leaderAddress };
+    const streams = sources.includes("streams") ? this.#host.peerings.observations : undefined;
+    return { sources, counts, streams, rights, defaultPolicy, isLeader, leaderAddress };
   }
 
   /** Keeps the answer to a request, if it can be asked again and nothing has changed since `standing`. */
@@ -203,7 +208,7 @@ export class KeptAnswers implements Repeater {
 
   #isCurrent(kept: Kept): boolean {
     const { standing } = kept;
-    if (kept.checkedAt === this.#changed) return this.#hasSameRights(standing);
+    if (kept.checkedAt === this.#changed) return this.#isAsBefore(standing);
     kept.checkedAt = this.#changed;
     return this.#holds(standing);
   }
@@ -214,12 +219,13 @@ export class KeptAnswers implements Repeater {
       const source = sources[place];
       if (source !== undefined && this.#changes[source] !== counts[place]) return false;
     }
-    return this.#hasSameRights(standing);
+    return this.#isAsBefore(standing);
   }
 
-  #hasSameRights({ rights, defaultPolicy, isLeader, leaderAddress }: Standing): boolean {
-    const { leadership } = this.#host;
+  #isAsBefore({ streams, rights, defaultPolicy, isLeader, leaderAddress }: Standing): boolean {
+    const { leadership, peerings } = this.#host;
     return (
+      (streams === undefined || peerings.observations === streams) &&
       this.#authorizer.revision === rights &&
       this.#authorizer.defaultPolicy === defaultPolicy &&
       leadership.isLeader === isLeader &&

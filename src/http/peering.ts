@@ -1,11 +1,12 @@
 import { PeeringError } from "../base/errors.js";
+import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { decodeGoSteps, type GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Call } from "./call.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
-import { LazyList } from "./json.js";
+import { type Json, LazyList } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import {
   index,
@@ -120,8 +121,14 @@ async function read(call: Call): Promise<Answer> {
   };
   return call.answer(options, query, async ({ index, result }) => {
     if (result === undefined) throw new HttpRefusal(404, `Peering not found for ${JSON.stringify(name)}`);
-    return { json: peeringJson(result), read: { index } };
+    return { json: shown(call, result), read: { index } };
   });
+}
+
+function shown(call: Call, peering: PeeringView): Json {
+  // Whether it is shown depends on how long it was ago.
+  if (peering.status.lastFailure !== undefined) call.answerIsOwn();
+  return peeringJson(peering);
 }
 
 /** About the cost of a peering and its status, read together. */
@@ -142,7 +149,7 @@ async function list(call: Call): Promise<Answer> {
   return call.answer(options, query, async ({ index }) => {
     const peerings = host.peerings.list();
     await call.room(peerings.length * PEERING_BYTES);
-    return { json: LazyList.of(peerings, peeringJson), read: { index } };
+    return { json: LazyList.of(peerings, (peering) => shown(call, peering)), read: { index } };
   });
 }
 
@@ -257,6 +264,7 @@ export const peeringOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/peering/",
+    sources: ["peerings", "imports", "streams"],
     run: read,
     docs: [
       {
@@ -310,6 +318,7 @@ export const peeringOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/peerings",
+    sources: ["peerings", "imports", "streams"],
     run: list,
     docs: [
       {

@@ -899,8 +899,8 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "kept-answers-of-the-moment",
-    "answers that tell of streams are kept",
-    ["src/http/peering.ts", "    run: list,\n", "    sources: [],\n    run: list,\n"],
+    "an answer that is kept tells of streams, and is given again after these have gone on",
+    ["src/http/kept-answers.ts", "(streams === undefined || peerings.observations === streams) &&", ""],
     KEPT_ANSWERS,
   ),
   fault(

@@ -16,8 +16,9 @@ import { RepeatingConnection } from "../../../src/rpc/repeated-requests.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
+import { builtInAuthority } from "../../../src/trust/built-in-authority.js";
 import { secretFor } from "../../support/acl.js";
-import { eventually } from "../../support/hosts.js";
+import { acceleratedClock, eventually } from "../../support/hosts.js";
 import { RawClient, type RawResponse, requestText } from "../../support/raw-http.js";
 
 /** A server of a host that counts the requests which its handler sees, with one connection to it. */
@@ -244,6 +245,12 @@ describe("an answer that is kept", () => {
     // Both handlers begin at the same time, which some answers tell.
     const wall = Date.now();
     const clock = { ...systemClock, wall: () => wall };
+    // So that a time of a stream is told alike whenever it is asked for.
+    const whole = {
+      ...systemClock,
+      now: () => Math.floor(systemClock.now()),
+      wall: () => wall + Math.floor(systemClock.now()),
+    };
     const options = { authorizer, clock, allowedOrigins: ["https://ui.example.com"] };
     const start = async (name: string, number: number): Promise<Cluster> => {
       const host = await createHost({
@@ -252,6 +259,7 @@ describe("an answer that is kept", () => {
         transport: network.transport({ listen: `127.0.0.${number}:8503` }),
         nodeName: "own",
         leadership,
+        clock: whole,
       });
       const keeping = await Served.start(host, options);
       return { name, host, keeping, fresh: await Served.start(host, { ...options, keptAnswerBytes: 0 }) };
@@ -273,7 +281,7 @@ describe("an answer that is kept", () => {
       const questions = new Map(
         clusters.map(({ name }) => {
           const other = name === "exporter" ? "importer" : "exporter";
-          return [name, Array.from({ length: 120 }, () => randomQuestion(random, other))] as const;
+          return [name, Array.from({ length: 30 }, () => randomQuestion(random, other))] as const;
         }),
       );
       let asked = 0;
@@ -323,6 +331,133 @@ describe("an answer that is kept", () => {
       assert.ok(made < 0.9 * asked, `the handler made ${made} of ${asked}: hardly any was kept`);
     } finally {
       for (const { keeping, fresh, host } of clusters) {
+        await keeping[Symbol.asyncDispose]();
+        await fresh[Symbol.asyncDispose]();
+        await host[Symbol.asyncDispose]();
+      }
+    }
+  });
+});
+
+/** A kind of change, a read that tells of it, and how it is made. */
+interface Change {
+  readonly name: string;
+  /** Where it is seen. */
+  readonly at: "exporter" | "importer";
+  readonly request: string;
+  readonly make: () => unknown;
+}
+
+describe("an answer is void", () => {
+  it("after a change of anything that it was made of", async () => {
+    const network = memoryNetwork();
+    const authorizer = policyAuthorizer(policies(RULES[2] ?? "", "deny", true));
+    let isLeader = true;
+    const leadership: Leadership = {
+      get isLeader() {
+        return isLeader;
+      },
+      leaderAddress: "127.0.0.9:1",
+      onChange: () => () => {},
+    };
+    const start = async (name: Change["at"], number: number) => {
+      const storage = memoryStorage();
+      const authority = await builtInAuthority({ storage });
+      const host = await createHost({
+        datacenter: `dc${number}`,
+        storage,
+        authority,
+        transport: network.transport({ listen: `127.0.0.${number}:8503` }),
+        leadership,
+        clock: acceleratedClock(50),
+      });
+      const [keeping, fresh] = [
+        await Served.start(host, { authorizer }),
+        await Served.start(host, { authorizer, keptAnswerBytes: 0 }),
+      ];
+      return { name, host, authority, keeping, fresh };
+    };
+    const exporter = await start("exporter", 1);
+    const importer = await start("importer", 2);
+    const ask = (path: string, token = ALMIGHTY): string => requestText("GET", path, [`X-Consul-Token: ${token}`]);
+    const register = (port: number): Promise<unknown> =>
+      exporter.host.catalog.register({ node: "n1", address: "10.0.0.1", service: { name: "web", port } });
+    const changes: readonly Change[] = [
+      { name: "the catalog", at: "exporter", request: ask("/v1/health/service/web"), make: () => register(81) },
+      {
+        name: "imports",
+        at: "importer",
+        request: ask("/v1/health/service/web?peer=exporter"),
+        make: () => register(82),
+      },
+      {
+        name: "a config entry",
+        at: "exporter",
+        request: ask("/v1/config/service-defaults/web"),
+        make: () => exporter.host.configEntries.set({ kind: "service-defaults", name: "web", protocol: "grpc" }),
+      },
+      {
+        name: "roots",
+        at: "exporter",
+        request: ask("/v1/connect/ca/roots"),
+        make: () => exporter.authority.rotate(),
+      },
+      { name: "a stream", at: "importer", request: ask("/v1/peerings"), make: () => {} },
+      {
+        name: "who leads",
+        at: "exporter",
+        request: ask("/v1/status/leader"),
+        make: () => {
+          isLeader = false;
+        },
+      },
+      {
+        name: "rights",
+        at: "exporter",
+        request: ask("/v1/health/service/web", CHANGING),
+        make: () => authorizer.replace(policies(RULES[0] ?? "", "deny", true)),
+      },
+      {
+        name: "tokens",
+        at: "exporter",
+        request: ask("/v1/health/node/n1", CHANGING),
+        make: () => authorizer.replace(policies("", "deny", false)),
+      },
+      {
+        name: "a peering",
+        at: "importer",
+        request: ask("/v1/peerings"),
+        make: () => {
+          isLeader = true;
+          return importer.host.peerings.delete("exporter");
+        },
+      },
+    ];
+    try {
+      await register(80);
+      await exporter.host.configEntries.set({ kind: "service-defaults", name: "web", protocol: "http" });
+      await exporter.host.configEntries.set({
+        kind: "exported-services",
+        name: "default",
+        services: [{ name: "*", consumers: [{ peer: "importer" }] }],
+      });
+      const token = await exporter.host.peerings.generateToken({ peerName: "importer" });
+      await importer.host.peerings.establish({ peerName: "exporter", token });
+      await eventually(
+        () => importer.host.imports.newestIndex > 1n && importer.host.peerings.list()[0]?.state === "active",
+        "it is imported",
+      );
+      for (const { name, at, request, make } of changes) {
+        const { keeping, fresh } = at === "exporter" ? exporter : importer;
+        await eventually(async () => !(await keeping.repeat(request)).made, `an answer about ${name} is kept`);
+        const { body } = await keeping.ask(request);
+        await make();
+        await eventually(async () => (await fresh.ask(request)).body !== body, `${name} has changed`);
+        const then = await keeping.ask(request);
+        assert.notEqual(then.body, body, name);
+      }
+    } finally {
+      for (const { keeping, fresh, host } of [importer, exporter]) {
         await keeping[Symbol.asyncDispose]();
         await fresh[Symbol.asyncDispose]();
         await host[Symbol.asyncDispose]();
@@ -386,8 +521,16 @@ describe("answers are kept", () => {
     await using served = await Served.start(host, {});
     await served.repeat(LEADER);
     const waiting = requestText("GET", `/v1/health/service/web?index=${host.catalog.revision}`);
+    const { handled } = served;
     served.client.write(waiting);
+    await eventually(() => served.handled > handled, "it waits");
     served.client.write(LEADER);
+    const other = await RawClient.open(served.port);
+    for (let count = 0; count < 10; count++) {
+      other.write(LEADER);
+      await other.answer();
+    }
+    other.socket.destroy();
     await host.catalog.register({ node: "n1", address: "10.0.0.2", service: { name: "web", port: 81 } });
     const [first, second] = await served.client.answers(2);
     assert.match(first?.body ?? "", /"Port":81/);
@@ -415,6 +558,12 @@ describe("answers are kept", () => {
     const [both] = await served.client.answers(1);
     assert.match(both?.body ?? "", /"ServiceName":"web"/);
     assert.equal((await served.repeat(WEB)).answer.status, 200);
+  });
+
+  it("of no call that waited", async () => {
+    await using served = await Served.start(host, {});
+    const request = requestText("GET", `/v1/health/service/web?index=${host.catalog.index.service("web")}&wait=1ms`);
+    assert.ok((await served.repeat(request)).made);
   });
 
   it("by no handler whose authorizer does not tell of changes, or that is told to keep none", async () => {
