@@ -11,7 +11,7 @@ import { consistencyOf, type ReadOptions } from "./query.js";
 export interface Scope {
   /** The name of the peering as its record spells it; as asked for when there is none; `""` for local data. */
   readonly peer: string;
-  /** The service whose imports the read depends on; undefined: everything of the peer. */
+  /** The one service that the read is about, but for gateways; undefined: everything of the peer, or of the catalog. */
   readonly service?: string;
   /** The index of a read of local data. */
   readonly local: (indexes: CatalogIndexes) => bigint;
@@ -38,17 +38,15 @@ export async function answerRead(
   const of = service === undefined ? { peer } : { peer, service };
   const ofRecords = peer === "" ? (): bigint => scope.local(catalog.index) : (): bigint => imports.index(of);
   const index = central === undefined ? ofRecords : (): bigint => latest(ofRecords(), centralIndex(call.host));
+  const ofService = peer === "" && service !== undefined && !gateways;
   const subscribe = (wake: () => void): (() => void) => {
-    const stop = new AbortController();
-    // It fails when it is stopped here, and when the host ends: then nothing changes any more.
-    if (peer === "") catalog.indexAfter(ofRecords, options.minIndex, stop).then(wake, () => {});
-    const forget = [
-      ...(peer === "" ? [() => stop.abort()] : [imports.onChange(of, wake)]),
-      ...(peer === "" && gateways
-        ? [configEntries.onChange(() => void (ofRecords() > options.minIndex && wake()))]
-        : []),
-      ...(central === undefined ? [] : [configEntries.onChange((change) => void (central(change) && wake()))]),
-    ];
+    const forget: (() => void)[] = [];
+    const wakeIfGrown = (): void => void (ofRecords() > options.minIndex && wake());
+    if (peer !== "") forget.push(imports.onChange(of, wake));
+    else if (ofService) forget.push(catalog.onServiceChange(service, wakeIfGrown));
+    else forget.push(catalog.onChange(wakeIfGrown));
+    if (peer === "" && gateways) forget.push(configEntries.onChange(wakeIfGrown));
+    if (central !== undefined) forget.push(configEntries.onChange((change) => void (central(change) && wake())));
     return () => {
       for (const each of forget) each();
     };

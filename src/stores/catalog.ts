@@ -42,6 +42,7 @@ import type { Storage, StorageLimits } from "../storage/storage.js";
 import { lowerCase } from "../syntax/names.js";
 import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
 import { requireFewValues } from "./record-limit.js";
+import { ServiceListeners } from "./service-listeners.js";
 
 export type { Counts } from "../model/catalog-counts.js";
 export type { CheckExposure, Judge, Touched } from "../model/catalog-draft.js";
@@ -210,6 +211,7 @@ export class Catalog implements CatalogSource, Closable {
   #begun = 0;
   #running: Promise<void> | undefined;
   /** With lower-cased names of the services that may look otherwise, and their spelling. */
+  readonly #ofServices: ServiceListeners;
   readonly #changes: Signal<[services: ReadonlyMap<string, string>]>;
   readonly #ended: Signal;
 
@@ -241,7 +243,11 @@ export class Catalog implements CatalogSource, Closable {
     this.#recordValues = (options.limits ?? defaultWriteLimits).recordValues;
     this.#held = held;
     this.#replica = replica;
-    held.onChange = (services) => this.#changes.emit(services);
+    this.#ofServices = new ServiceListeners(this.#incidents, (key) => held.state.serviceMark(key) !== undefined);
+    held.onChange = (services) => {
+      this.#changes.emit(services);
+      this.#ofServices.emit(services);
+    };
   }
 
   get #state(): CatalogState {
@@ -817,6 +823,14 @@ export class Catalog implements CatalogSource, Closable {
    */
   onChange(listener: (services: ReadonlyMap<string, string>) => void): () => void {
     return this.#changes.on(listener);
+  }
+
+  /**
+   * As {@link onChange}, after each change that raises `index.service(name)`, and after few others: for the many who wait for single
+   * services.
+   */
+  onServiceChange(service: string, listener: () => void): () => void {
+    return this.#ofServices.on(lowerCase(service), listener);
   }
 
   /**

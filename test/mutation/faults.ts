@@ -862,6 +862,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/http/held-answers.test.ts",
   ),
   fault(
+    "waits-for-what-is-not-there",
+    "a read that waits for a service that does not exist is not woken by what raises its index",
+    ["src/stores/service-listeners.ts", "else this.#absent.add(key);", ""],
+    "test/unit/stores/service-listeners.test.ts",
+  ),
+  fault(
     "kept-answers-from-before-a-write",
     "an answer that is kept is given again after a write to the catalog",
     ["src/http/kept-answers.ts", 'catalog.onChange(changed("catalog"));', ""],

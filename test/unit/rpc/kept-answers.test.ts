@@ -67,6 +67,16 @@ class Served implements AsyncDisposable {
     return { answer, made: this.handled > before };
   }
 
+  /** Resolves when the server has read what was sent: it has answered others for a while since. */
+  async read(): Promise<void> {
+    const other = await RawClient.open(this.port);
+    for (let count = 0; count < 10; count++) {
+      other.write(requestText("GET", "/v1/status/peers"));
+      await other.answer();
+    }
+    other.socket.destroy();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.client.socket.destroy();
     await this.#server.close();
@@ -535,12 +545,7 @@ describe("answers are kept", () => {
     served.client.write(waiting);
     await eventually(() => served.handled > handled, "it waits");
     served.client.write(LEADER);
-    const other = await RawClient.open(served.port);
-    for (let count = 0; count < 10; count++) {
-      other.write(LEADER);
-      await other.answer();
-    }
-    other.socket.destroy();
+    await served.read();
     await host.catalog.register({ node: "n1", address: "10.0.0.2", service: { name: "web", port: 81 } });
     const [first, second] = await served.client.answers(2);
     assert.match(first?.body ?? "", /"Port":81/);
@@ -555,7 +560,7 @@ describe("answers are kept", () => {
     served.client.write(put);
     // Each comes by itself.
     for (const part of [LEADER, LEADER, WEB]) {
-      await eventually(() => served.client.socket.writableLength === 0, "it is sent");
+      await served.read();
       served.client.write(part);
     }
     const answer = await served.client.answer();
@@ -563,7 +568,7 @@ describe("answers are kept", () => {
     assert.match(answer.body, /decod/i);
     // The head of a request that is not complete is no place for another one, either.
     served.client.write("GET /v1/catalog/service/web HTTP/1.1\r\nX-Long: ");
-    await eventually(() => served.client.socket.writableLength === 0, "it is sent");
+    await served.read();
     served.client.write(WEB);
     const [both] = await served.client.answers(1);
     assert.match(both?.body ?? "", /"ServiceName":"web"/);
