@@ -238,7 +238,7 @@ async function rotateRoot(options: BuiltInAuthorityOptions & { readonly logger: 
   }
 }
 
-/** The messages of Envoy are loaded by agents that serve some. */
+/** Loaded by agents that serve Envoys. */
 async function openXds(
   host: PeeringHost,
   listen: ListenAddress | undefined,
@@ -246,7 +246,7 @@ async function openXds(
   shared: Shared,
 ): Promise<XdsServer | undefined> {
   if (listen === undefined) return undefined;
-  const { xdsServer } = await import("../mesh/index.js");
+  const { xdsServer } = await import("../mesh/ads/server.js");
   return xdsServer(host, { listen: addressText(listen), ...options, ...shared });
 }
 

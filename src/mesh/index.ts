@@ -22,7 +22,8 @@ export type {
   ExplainConnection,
   MeshEnd,
 } from "../model/connection-explanation.js";
-export { defaultXdsLimits, type XdsLimits, type XdsServer, type XdsServerOptions, xdsServer } from "./ads/server.js";
+export { defaultXdsLimits, type XdsLimits } from "./ads/limits.js";
+export { type XdsServer, type XdsServerOptions, xdsServer } from "./ads/server.js";
 export type { MeshCaller } from "./connect/callers.js";
 export { type MeshAgentOptions, type MeshHttp2Options, meshAgent, meshHttp2 } from "./connect/clients.js";
 export type { MeshConnection } from "./connect/connection.js";

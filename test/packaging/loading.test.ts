@@ -95,7 +95,12 @@ describe("importing the package", () => {
     const level = await loadedBy("peerage/storage/level");
     assert.ok(level.modules.includes("storage/level.js") && level.packages.includes("classic-level"));
     const mesh = await loadedBy("peerage/mesh");
-    assert.ok(mesh.modules.includes("mesh/connect/dial.js"));
+    assert.ok(mesh.modules.includes("mesh/connect/dial.js") && mesh.modules.includes("mesh/ads/server.js"));
+    assert.deepEqual(
+      mesh.modules.filter((module) => /^(mesh\/xds|wire\/gen\/envoy)\/|^wire\/envoy/.test(module)),
+      [],
+      "the messages of Envoy are loaded when a proxy comes",
+    );
     assert.deepEqual([...mesh.names].sort(), [
       "defaultXdsLimits",
       "explainConnection",
@@ -107,6 +112,16 @@ describe("importing the package", () => {
       "reportIntentionWarnings",
       "xdsServer",
     ]);
+  });
+
+  it("loads no command before it is known which one is run", async () => {
+    const { modules } = await loadedBy(new URL("../../../dist/cli/run.js", import.meta.url).href);
+    assert.ok(modules.includes("cli/run.js"));
+    assert.deepEqual([...new Set(modules.map(partOf))].sort(), ["base", "cli"]);
+    assert.deepEqual(
+      modules.filter((module) => /^cli\/.*-commands?\.js$|client/.test(module)),
+      [],
+    );
   });
 
   it("gives the host, its ports and the four pieces; the rest of the machinery is in peerage/protocol", async () => {
