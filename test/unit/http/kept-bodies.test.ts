@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it, mock } from "node:test";
 import { Incidents } from "../../../src/base/incidents.js";
-import { parseAclPolicies, policyAuthorizer } from "../../../src/http/index.js";
+import { type Authorizer, parseAclPolicies, policyAuthorizer } from "../../../src/http/index.js";
 import { KeptBodies } from "../../../src/http/kept-bodies.js";
 import { ImportStore } from "../../../src/stores/import-store.js";
 import { eventually, HttpPair, type ServedHost } from "../../support/http-pair.js";
@@ -28,9 +28,8 @@ const register = (served: ServedHost, name: string, status: string): Promise<big
     checks: [{ checkId: name, name, serviceId: name, status }],
   });
 
-/** `b` has all services of `a`. */
-async function peered(): Promise<HttpPair> {
-  const authorizer = policyAuthorizer(
+const byTokens = (): Authorizer =>
+  policyAuthorizer(
     parseAclPolicies(`
       token "all" {
         secret = "all"
@@ -45,6 +44,9 @@ async function peered(): Promise<HttpPair> {
       }
     `),
   );
+
+/** `b` has all services of `a`. */
+async function peered(authorizer: Authorizer = byTokens()): Promise<HttpPair> {
   const pair = await HttpPair.start(10, { authorizer });
   const { a, b } = pair;
   await register(a, "web", "passing");
@@ -95,6 +97,22 @@ describe("whole answers that list imports", { timeout: 60_000 }, () => {
       assert.match(all, path.includes("node") ? /n1/ : /web/, path);
       assert.ok(!/n1|web/.test(some.replaceAll("n1?", "")), `${path}: ${some}`);
       assert.equal(await text(pair.b, path), all);
+    }
+  });
+
+  it("are not for a caller who has lost a right since", async () => {
+    let mayRead = true;
+    const authorizer: Authorizer = {
+      defaultPolicy: "deny",
+      resolve: async () => ({ accessorId: "one" }),
+      allowed: () => mayRead,
+    };
+    await using pair = await peered(authorizer);
+    for (const path of PATHS) {
+      mayRead = true;
+      assert.match(await text(pair.b, path), path.includes("node") ? /n1/ : /web/, path);
+      mayRead = false;
+      assert.ok(!/"n1"|web/.test(await text(pair.b, path)), path);
     }
   });
 
