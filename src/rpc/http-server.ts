@@ -22,6 +22,7 @@ import { endRequest } from "../transport/grpc-stream.js";
 import { keepAlive } from "../transport/keepalive.js";
 import { closeAfterResets } from "../transport/resets.js";
 import { areHeadersTooLarge, isFlood, MAX_HEADER_BYTES } from "../transport/session-options.js";
+import { FewInATurn } from "./few-in-a-turn.js";
 import { handshakesInTurn } from "./handshakes-in-turn.js";
 import type { RpcListener } from "./peering-rpc.js";
 import { RepeatingConnection } from "./repeated-requests.js";
@@ -88,6 +89,8 @@ export interface HttpServer extends Closable {
 /** The first bytes of a client of HTTP/2; no request of HTTP/1.1 begins so (RFC 9113, 3.4). */
 const PREFACE = "PRI * HTTP/2.0\r\n";
 const MAX_CONCURRENT_STREAMS = 256;
+/** Sessions of HTTP/2 that begin in one turn of the event loop: a thousand Envoys come back at once where a host is started again. */
+const SESSIONS_A_TURN = 4;
 /** How often, while the head of a request may take its time, one looks whether it has. */
 const LOOKS = 4;
 /** Of Node, by the code of the error that a connection is closed with. */
@@ -225,6 +228,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   server.removeAllListeners(begun);
   const shakeHands = secure && handshakesInTurn(secure);
   const unknown = new Set<Socket>();
+  const sessionsBegin = new FewInATurn(SESSIONS_A_TURN);
   const guard = (options.connectionLimits ?? new ConnectionLimits({ clock, incidents })).listener("http", {
     perSource: options.connectionsPerSource ?? 2_048,
     inAll: Number.POSITIVE_INFINITY,
@@ -252,15 +256,19 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     unknown.add(socket);
     socket.once("close", () => unknown.delete(socket));
     recognise(socket, (isHttp2) => {
-      unknown.delete(socket);
       if (isHttp2) {
         // A client that has ended its side of a session is gone; only HTTP/1.1 has a use for the other half.
         socket.allowHalfOpen = false;
         // Envoys that know of HTTP/2 beforehand offer no protocol by ALPN, and Node would refuse them.
         if (socket instanceof TLSSocket && socket.alpnProtocol === false) socket.alpnProtocol = "h2";
-        connection = socket;
-        http2.emit("connection", socket);
+        sessionsBegin.run(() => {
+          unknown.delete(socket);
+          if (socket.destroyed) return;
+          connection = socket;
+          http2.emit("connection", socket);
+        });
       } else {
+        unknown.delete(socket);
         for (const serve of serveHttp1) serve.call(server, socket);
         feedInPieces(socket, () => pipeline.holdsUp(socket), clock, repeatingOf(socket, known));
       }

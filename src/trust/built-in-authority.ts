@@ -45,6 +45,7 @@ import {
   issueServerLeaf,
   type KeyKind,
   type LeafSigner,
+  SignerMemory,
   signerProblem,
   signRequestedLeaf,
 } from "./leaf.js";
@@ -245,6 +246,7 @@ class StoredAuthority implements BuiltInAuthority {
   readonly #rootsChanged: Signal;
   readonly #abort = new AbortController();
   readonly #table: AuthorityTable;
+  readonly #signers = new SignerMemory();
   /** Serial numbers that this node has taken and not given yet. */
   #serials = { next: 0n, end: 0n };
   #roots: readonly CaRoot[];
@@ -417,6 +419,7 @@ class StoredAuthority implements BuiltInAuthority {
     const active = activeOf(stateOf(this.#table).row);
     const root = activeRootOf(this.#roots);
     const signer: LeafSigner = {
+      memory: this.#signers,
       certificatePem: active.certificatePem,
       keyPem: openKey(active, secretBox),
       intermediatePems: active.intermediatePems.filter((pem) => notAfterOf(new X509Certificate(pem)) > nowMs),

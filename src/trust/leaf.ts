@@ -11,12 +11,32 @@ import {
 } from "./authority.js";
 import { namesToSign } from "./signing-request.js";
 import { formatSpiffeId } from "./spiffe.js";
+import type { Issuer } from "./x509.js";
 
 /** How far back a certificate begins, for verifiers whose clock is behind. */
 export const BACKDATE_MS = 60_000;
 
+/** Keeps the authority that signed last ready to sign. */
+export class SignerMemory {
+  #last: { readonly certificatePem: string; readonly issuer: Promise<Issuer> } | undefined;
+
+  /** @throws {PeeringError} `invalid-argument`: a signing key of a kind that cannot sign certificates here. */
+  async issuer({ certificatePem, keyPem }: Pick<LeafSigner, "certificatePem" | "keyPem">): Promise<Issuer> {
+    const known = this.#last;
+    if (known?.certificatePem === certificatePem) return known.issuer;
+    const { readIssuer } = await import("./x509.js");
+    const read = { certificatePem, issuer: readIssuer(certificatePem, keyPem) };
+    this.#last = read;
+    read.issuer.catch(() => {
+      if (this.#last === read) this.#last = undefined;
+    });
+    return read.issuer;
+  }
+}
+
 /** The current signer of leafs. */
 export interface LeafSigner {
+  readonly memory: SignerMemory;
   readonly certificatePem: string;
   readonly keyPem: string;
   /** Sent after the leaf, in order. */
@@ -76,14 +96,13 @@ export async function signLeaf(request: LeafRequest): Promise<SignedLeaf> {
   // Certificates count in whole seconds; the times that we return are those of the certificate.
   const notBefore = Math.floor((nowMs - BACKDATE_MS) / 1000) * 1000;
   const notAfter = Math.min(notBefore + request.ttlMs, signer.notAfter);
-  const { issueCertificate } = await import("./x509.js");
-  const leafPem = await issueCertificate({
+  const issuer = await signer.memory.issuer(signer);
+  const { issueBy } = await import("./x509.js");
+  const leafPem = await issueBy(issuer, {
     usage: "leaf",
     serialNumber: request.serialNumber,
     subject: undefined,
     keyPem: request.keyPem,
-    issuerPem: signer.certificatePem,
-    issuerKeyPem: signer.keyPem,
     notBefore,
     notAfter,
     uri: request.uri,

@@ -13,6 +13,7 @@ import {
   issueServerLeaf,
   type LeafSigner,
   type OwnKeyLeafRequest,
+  SignerMemory,
   signerProblem,
   signRequestedLeaf,
 } from "./leaf.js";
@@ -165,6 +166,7 @@ function check(material: ProvidedMaterial, nowMs: number): CheckedMaterial {
       ...(certificate === root.certificate ? { intermediatePems } : {}),
     })),
     signer: {
+      memory: new SignerMemory(),
       certificatePem: signing.pem,
       keyPem: material.signingKeyPem,
       intermediatePems,

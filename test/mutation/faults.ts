@@ -2611,4 +2611,30 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/base/turns.ts", "if (done < MERGED_BATCH) continue;", "if (done > 0) continue;"],
     "test/unit/base/turns.test.ts",
   ),
+  fault(
+    "sessions-at-once",
+    "all sessions of clients that connect together begin in one turn",
+    ["src/rpc/http-server.ts", "const SESSIONS_A_TURN = 4;", "const SESSIONS_A_TURN = 4_000;"],
+    "test/unit/rpc/few-in-a-turn.test.ts",
+  ),
+  fault(
+    "signer-of-before",
+    "certificates are signed by the root of before after a rotation",
+    [
+      "src/trust/leaf.ts",
+      "if (known?.certificatePem === certificatePem) return known.issuer;",
+      "if (known !== undefined) return known.issuer;",
+    ],
+    "test/unit/trust/built-in-authority.test.ts",
+  ),
+  fault(
+    "read-meanwhile",
+    "imports that were read while a snapshot was made count as told, though they are not in it",
+    [
+      "src/mesh/ads/host-source.ts",
+      "          if (read.failed) continue;",
+      "          if (read.failed || read.instances !== undefined) continue;",
+    ],
+    "test/unit/mesh/xds-server.test.ts",
+  ),
 ];

@@ -142,6 +142,9 @@ export class HostSource implements Closable {
     const dependencies = new Map<string, Dependency>();
     const imported = new Set<ImportedRead>();
     const leafs = new Set<UsedLeaf>();
+    // As they were when they were looked at: what is read while a snapshot is made is not in it.
+    const unread = new Set<ImportedRead>();
+    const unissued = new Set<UsedLeaf>();
     const depend = (key: string, read: () => unknown): void => {
       if (!dependencies.has(key)) dependencies.set(key, { read, seen: read() });
     };
@@ -150,6 +153,7 @@ export class HostSource implements Closable {
       const used = this.#useLeaf(holder, leafs);
       depend(`leaf ${String(holder)}`, () => host.leafCertificates.peek(holder)?.index ?? used.problem);
       const found = host.leafCertificates.peek(holder)?.certificate;
+      if (found === undefined) unissued.add(used);
       return found ?? (used.problem || "it is being issued");
     };
     const memory = this.#memory.user();
@@ -163,6 +167,7 @@ export class HostSource implements Closable {
       imported: (peer, service) => {
         const read = this.#useImported(peer, service, imported);
         depend(`imported ${lowerCase(peer)} ${lowerCase(service)}`, () => read.index ?? read.failed);
+        if (read.instances === undefined) unread.add(read);
         return read.instances;
       },
     });
@@ -183,12 +188,12 @@ export class HostSource implements Closable {
       },
       underWay: () => {
         const found = new Map<object, string>();
-        for (const read of imported) {
-          if (read.instances !== undefined || read.failed) continue;
+        for (const read of unread) {
+          if (read.failed) continue;
           found.set(read, `service "${read.service}" of peer "${read.peer}": its instances are being read`);
         }
-        for (const used of leafs) {
-          if (used.problem !== "" || host.leafCertificates.peek(used.holder) !== undefined) continue;
+        for (const used of unissued) {
+          if (used.problem !== "") continue;
           found.set(used, `the certificate of ${describeHolder(used.holder)}: it is being issued`);
         }
         return found;
@@ -330,8 +335,11 @@ export class HostSource implements Closable {
   }
 }
 
-/** Certificates: few, so that the last of them waits less than an authority lets anyone wait, also where it signs ten a second. */
-const ISSUED_AT_ONCE = 4;
+/**
+ * Certificates: few, so that the last of them waits less than an authority lets anyone wait, also where it signs ten a second, and so
+ * that no turn of the event loop makes many.
+ */
+const ISSUED_AT_ONCE = 2;
 
 function describeHolder(holder: LeafHolder): string {
   return typeof holder === "string" ? `service "${holder}"` : "the mesh gateways";

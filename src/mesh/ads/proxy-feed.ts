@@ -43,7 +43,7 @@ interface Feed {
 const NOTHING: ReadonlySet<object> = new Set();
 
 /** How long snapshots are made before others have their turn, in milliseconds. */
-const TURN_MS = 10;
+const TURN_MS = 5;
 
 /**
  * Snapshots of all connected proxies. One is made after the other, in steps with turns for others in between, and only where it may have

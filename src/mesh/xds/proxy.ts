@@ -53,7 +53,10 @@ export function* proxyResources(
   }
   const snapshot = yield* sidecarSnapshot(instance, view, limits);
   if (snapshot.type === "not-ready") return snapshot;
+  // Steps of their own each: with few upstreams none of them has one inside.
+  yield;
   const { parts, problems } = yield* sidecarResources(snapshot, options);
+  yield;
   return {
     type: "ready",
     set: yield* resourceSet(parts, OF_SIDECARS),

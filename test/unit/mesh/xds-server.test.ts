@@ -3,10 +3,12 @@ import { describe, it, mock } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
+import { systemClock, systemRandom } from "../../../src/base/environment.js";
 import { PeeringError } from "../../../src/base/errors.js";
 import { Incidents } from "../../../src/base/incidents.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import type { HostOptions } from "../../../src/host/options.js";
+import { HostSource } from "../../../src/mesh/ads/host-source.js";
 import { type XdsServer, type XdsServerOptions, xdsServer } from "../../../src/mesh/index.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { fixedAuthority } from "../../../src/testing/fixed-authority.js";
@@ -225,6 +227,26 @@ describe("the server for Envoys", () => {
       const first = await client.acknowledged("cluster");
       for (const name of expected) assert.ok(first.includes(name), `${id} is told of ${first.join()}`);
     }
+  });
+
+  it("has an import that is read while a snapshot is made still under way for that one, which is without it", async () => {
+    await using pair = await meshPair();
+    const { exporter, importer } = pair;
+    await pair.offer("web", "127.0.0.1:9");
+    await using source = new HostSource({
+      ...{ host: importer.host, allowsByDefault: true, clock: systemClock, random: systemRandom },
+    });
+    const before = source.record();
+    assert.equal(before.view.imported(exporter.name, "web"), undefined);
+    await eventually(() => {
+      const later = source.record();
+      const found = later.view.imported(exporter.name, "web");
+      assert.equal(later.underWay().size, found === undefined ? 1 : 0);
+      later.release();
+      return found !== undefined;
+    }, "it is read");
+    assert.equal(before.underWay().size, 1);
+    before.release();
   });
 
   it("does not wait for what cannot be read", async () => {
