@@ -29,6 +29,7 @@ export type {
   CheckTls,
   ProbeMethod,
 } from "./checks/definition.js";
+export type { ExposedTarget } from "./checks/exposed.js";
 export type {
   ConfigEntry,
   ConfigEntryInput,
@@ -78,6 +79,7 @@ export type { ExportedServicesInput, Exports } from "./exports/exports.js";
 export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./exports/service-sync.js";
 export type { TransitRule } from "./exports/transit.js";
 export type { AgentChecks, CheckLimits } from "./host/agent-checks.js";
+export type { ExposedCheck, ExposedPortRange } from "./host/exposed-checks.js";
 export type { Gateways } from "./host/gateways.js";
 export { createHost, PeeringHost } from "./host/host.js";
 export type { Imports, WatchImportsOptions } from "./host/imports.js";
@@ -161,6 +163,9 @@ export type {
   CatalogNode,
   CatalogUpdate,
   CatalogWriteOptions,
+  CheckExposure,
+  CountedCatalog,
+  HealthCounts,
   IndexedCheck,
   IndexedInstance,
   IndexedNode,
@@ -169,6 +174,8 @@ export type {
   Judge,
   NodeListings,
   ServiceKinds,
+  ServiceWithProxies,
+  TaggedService,
   Touched,
   TransactionAnswer,
   TransactionResult,

@@ -6,7 +6,7 @@ import { connectName } from "../model/catalog-draft.js";
 import { type CheckGroup, groupsOf, type Health, LISTED_AT_ONCE, withChecksOf } from "../model/check-groups.js";
 import { isCritical } from "../model/health.js";
 import { derived, joined, type Listing } from "../model/listing.js";
-import type { Counts, IndexedCheck, IndexedInstance, ServiceWithProxies } from "../stores/catalog.js";
+import type { HealthCounts, IndexedCheck, IndexedInstance, ServiceWithProxies } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { importBasis } from "./answer-read.js";
@@ -304,7 +304,7 @@ async function exportedServices(call: Call): Promise<Answer> {
 
 // All of it in numbers.
 
-function countsJson({ name, total, passing, warning, critical }: Counts): Json {
+function countsJson({ name, total, passing, warning, critical }: HealthCounts): Json {
   return { Name: name || undefined, Total: total, Passing: passing, Warning: warning, Critical: critical };
 }
 
@@ -314,7 +314,7 @@ async function overview(call: Call): Promise<Answer> {
   await call.require({ resource: "operator", access: "read" });
   await call.turn();
   const { nodes, services, checks } = await call.host.catalog.counts();
-  const list = (form: string, counts: readonly Counts[]): Json =>
+  const list = (form: string, counts: readonly HealthCounts[]): Json =>
     call.server.keptTexts.list(
       `overview ${form}`,
       derived(counts, (one) => one),

@@ -5,7 +5,7 @@ import type { CheckRecords, InstanceRecord, NodeRecord } from "./catalog-record.
 import { isCritical } from "./health.js";
 
 /** How many of something there are, and in which state. */
-export interface Counts {
+export interface HealthCounts {
   readonly name: string;
   readonly total: number;
   readonly passing: number;
@@ -15,9 +15,9 @@ export interface Counts {
 
 type State = "passing" | "warning" | "critical";
 
-const none: Counts = { name: "", total: 0, passing: 0, warning: 0, critical: 0 };
+const none: HealthCounts = { name: "", total: 0, passing: 0, warning: 0, critical: 0 };
 
-function counted(before: Counts, state: State, by: 1 | -1): Counts {
+function counted(before: HealthCounts, state: State, by: 1 | -1): HealthCounts {
   return { ...before, total: before.total + by, [state]: before[state] + by };
 }
 
@@ -38,7 +38,7 @@ function worstOf(checks: CheckRecords): State {
 }
 
 interface Slot {
-  counts: Counts;
+  counts: HealthCounts;
 }
 
 /** Counts by name. Those of one name are another object after each change. */
@@ -60,7 +60,7 @@ class CountsByName {
   }
 
   /** In byte order of the names. */
-  *steps(): Steps<readonly Counts[]> {
+  *steps(): Steps<readonly HealthCounts[]> {
     const sorted = yield* this.#order.steps(() => this.#slots.values());
     return sorted.map(({ counts }) => counts);
   }
@@ -69,7 +69,7 @@ class CountsByName {
 /** A catalog in numbers, kept as records come and go. */
 export class CatalogCounts {
   /** By their own checks. */
-  nodes: Counts = none;
+  nodes: HealthCounts = none;
   /** Instances by the name of their service and by their own checks. */
   readonly services: CountsByName = new CountsByName();
   readonly checks: CountsByName = new CountsByName();

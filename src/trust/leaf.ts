@@ -20,7 +20,10 @@ export const BACKDATE_MS = 60_000;
 export class SignerMemory {
   #last: { readonly certificatePem: string; readonly issuer: Promise<Issuer> } | undefined;
 
-  /** @throws {PeeringError} `invalid-argument`: a signing key of a kind that cannot sign certificates here. */
+  /**
+   * @throws {PeeringError} `invalid-argument`: a signing key of a kind that cannot sign certificates here.
+   * @internal
+   */
   async issuer({ certificatePem, keyPem }: Pick<LeafSigner, "certificatePem" | "keyPem">): Promise<Issuer> {
     const known = this.#last;
     if (known?.certificatePem === certificatePem) return known.issuer;

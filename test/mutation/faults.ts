@@ -976,7 +976,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "long-answers-at-once",
     "a long answer is made in one turn, also for a slow reader",
-    ["src/http/answer-body.ts", "writer.write(PIECE_BYTES)", "writer.write(Number.POSITIVE_INFINITY)"],
+    ["src/http/answer-body.ts", "writer.piece(PIECE_BYTES)", "writer.piece(Number.POSITIVE_INFINITY)"],
     "test/unit/http/slow-readers.test.ts",
   ),
   fault(
