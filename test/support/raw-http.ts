@@ -24,7 +24,8 @@ export class RawClient {
 
   /** @param localAddress - where it comes from: any of `127.0.0.0/8`. */
   static async open(port: number, localAddress = "127.0.0.1"): Promise<RawClient> {
-    const socket = connect({ host: "127.0.0.1", port, localAddress });
+    // Each write is sent at once, also while the one before it has no answer.
+    const socket = connect({ host: "127.0.0.1", port, localAddress, noDelay: true });
     // A server that refuses what is still being written resets the connection.
     socket.on("error", () => {});
     await once(socket, "connect");
