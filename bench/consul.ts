@@ -166,9 +166,7 @@ async function main(): Promise<void> {
     return;
   }
   const binary = await consulBinary(path);
-  const processes = new Processes();
-  process.once("exit", () => processes.killAll());
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+  const processes = Processes.untilExit();
   console.log(`Consul ${binary.version}, node ${process.version}, ${availableParallelism()} cores`);
   console.log(`medians of ${options.runs} runs; shares are of the time from establish to the last instance, in cores`);
   for (const load of options.loads.split(",")) {

@@ -259,9 +259,7 @@ function print({ read, ours, consul, ratio, differs }: Row): void {
 }
 
 async function main(): Promise<void> {
-  const processes = new Processes();
-  process.once("exit", () => processes.killAll());
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+  const processes = Processes.untilExit();
   const [path = ""] = (process.env["CONSUL_BIN"] ?? "").split(":");
   const binary = path === "" ? undefined : await consulBinary(path);
   console.log(

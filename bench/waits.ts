@@ -196,9 +196,7 @@ function print(name: string, measured: Measured): void {
 }
 
 async function main(): Promise<void> {
-  const processes = new Processes();
-  process.once("exit", () => processes.killAll());
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+  const processes = Processes.untilExit();
   const [path = ""] = (process.env["CONSUL_BIN"] ?? "").split(":");
   const binary = path === "" ? undefined : await consulBinary(path);
   console.log(

@@ -64,9 +64,7 @@ async function main(): Promise<number> {
   }
   const path = process.env["CONSUL_BIN"] ?? "";
   const binary = path === "" ? undefined : await consulBinary(path);
-  const processes = new Processes();
-  process.once("exit", () => processes.killAll());
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+  const processes = Processes.untilExit();
 
   const verdicts = new Map<Client, Verdict | undefined>();
   for (const client of clients.filter(({ name }) => names.length === 0 || names.includes(name))) {

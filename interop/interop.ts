@@ -136,9 +136,7 @@ async function main(): Promise<number> {
     return 1;
   }
   const binaries = await Promise.all(paths.map(consulBinary));
-  const processes = new Processes();
-  process.once("exit", () => processes.killAll());
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+  const processes = Processes.untilExit();
 
   const began = performance.now();
   const outcomes = new Map<string, Outcome>();

@@ -101,6 +101,14 @@ export class Processes {
   readonly #children = new Set<Child>();
   readonly #ports = new Set<number>();
 
+  /** Those of a program: they end when it does, also by a signal. */
+  static untilExit(): Processes {
+    const processes = new Processes();
+    process.once("exit", () => processes.killAll());
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+    return processes;
+  }
+
   start(
     command: string,
     args: readonly string[],

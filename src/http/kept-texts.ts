@@ -61,11 +61,7 @@ export class KeptTexts {
   list<Item>(form: string, items: Listing<Item>, json: (item: Item) => Json, basis = 0n): Json {
     const records = recordsOf(items);
     if (records === undefined || records.length < FEW) return LazyList.of(items, json);
-    const at = (index: number): Json => {
-      const item = items.at(index);
-      return item === undefined ? null : json(item);
-    };
-    return new KeptList(items.length, at, this.#texts(form, records, basis));
+    return new KeptList(items.length, elementsOf(items, json), this.#texts(form, records, basis));
   }
 
   /** As {@link list}, a map. @param items - in byte order of their keys; others are put in it, and not kept. */
@@ -77,15 +73,11 @@ export class KeptTexts {
         json,
       );
     }
-    const at = (index: number): Json => {
-      const item = items.at(index);
-      return item === undefined ? null : json(item);
-    };
     const keyAt = (index: number): string => {
       const item = items.at(index);
       return item === undefined ? "" : keyOf(item);
     };
-    return new KeptList(items.length, at, this.#texts(form, records, 0n), keyAt);
+    return new KeptList(items.length, elementsOf(items, json), this.#texts(form, records, 0n), keyAt);
   }
 
   #texts(form: string, records: readonly object[], basis: bigint): ElementTexts {
@@ -162,6 +154,14 @@ export class KeptTexts {
     list.bytes += bytes;
     this.#bytes += bytes;
   }
+}
+
+/** Each element as it is written, by its place. */
+function elementsOf<Item>(items: Listing<Item>, json: (item: Item) => Json): (index: number) => Json {
+  return (index) => {
+    const item = items.at(index);
+    return item === undefined ? null : json(item);
+  };
 }
 
 function bytesOf({ records, text }: Run): number {

@@ -13,6 +13,13 @@ export interface HealthCounts {
   readonly critical: number;
 }
 
+/** A catalog in numbers. */
+export interface CountedCatalog {
+  readonly nodes: HealthCounts;
+  readonly services: readonly HealthCounts[];
+  readonly checks: readonly HealthCounts[];
+}
+
 type State = "passing" | "warning" | "critical";
 
 const none: HealthCounts = { name: "", total: 0, passing: 0, warning: 0, critical: 0 };

@@ -4,7 +4,7 @@ import { SortedMap } from "../base/sorted-map.js";
 import { StepMeter, type Steps } from "../base/steps.js";
 import { sortSteps } from "../base/turns.js";
 import { lowerCase } from "../syntax/names.js";
-import { CatalogCounts, type HealthCounts } from "./catalog-counts.js";
+import { CatalogCounts, type CountedCatalog } from "./catalog-counts.js";
 import {
   type AppliedDraft,
   CatalogDraft,
@@ -769,11 +769,7 @@ export class CatalogState implements CommittedCatalog {
   }
 
   /** How many nodes, instances and checks there are in each state, by name: kept from then on, while somebody looks now and then. */
-  *countSteps(): Steps<{
-    readonly nodes: HealthCounts;
-    readonly services: readonly HealthCounts[];
-    readonly checks: readonly HealthCounts[];
-  }> {
+  *countSteps(): Steps<CountedCatalog> {
     let [counting] = this.#counting;
     if (counting?.done !== undefined || counting === undefined) {
       counting = { counts: new CatalogCounts(), done: new Set(), unseen: 0 };

@@ -8,7 +8,7 @@ import { latest } from "../base/latest.js";
 import { Signal } from "../base/signal.js";
 import { doAll, StepMeter, type Steps } from "../base/steps.js";
 import { inTurns, sortSteps } from "../base/turns.js";
-import type { HealthCounts } from "../model/catalog-counts.js";
+import type { CountedCatalog } from "../model/catalog-counts.js";
 import type { CatalogDraft, CheckExposure, Judge, OperationRecord } from "../model/catalog-draft.js";
 import {
   type CheckRecord,
@@ -44,7 +44,7 @@ import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
 import { requireFewValues } from "./record-limit.js";
 import { ServiceListeners } from "./service-listeners.js";
 
-export type { HealthCounts } from "../model/catalog-counts.js";
+export type { CountedCatalog, HealthCounts } from "../model/catalog-counts.js";
 export type { CheckExposure, Judge, Touched } from "../model/catalog-draft.js";
 export type { ServiceKinds } from "../model/catalog-state.js";
 
@@ -96,13 +96,6 @@ export interface ServiceWithProxies {
   readonly name: string;
   readonly instances: readonly IndexedInstance[];
   readonly proxies: readonly IndexedInstance[];
-}
-
-/** A catalog in numbers. */
-export interface CountedCatalog {
-  readonly nodes: HealthCounts;
-  readonly services: readonly HealthCounts[];
-  readonly checks: readonly HealthCounts[];
 }
 
 /** A node with everything on it. */
