@@ -122,11 +122,6 @@ export class KeptAnswers implements Repeater {
     authority.onRootsChanged(changed("roots"));
   }
 
-  /** How many bytes are kept. */
-  get bytes(): number {
-    return this.#bytes;
-  }
-
   /** To be called before an answer is made of these sources. Undefined: it must not be kept. */
   standing(sources: readonly AnswerSource[]): Standing | undefined {
     const { revision: rights, defaultPolicy } = this.#authorizer;
