@@ -79,8 +79,8 @@ export interface AgentOptions {
   readonly rotateRoot: boolean;
   readonly allowPeeringWrite: boolean;
   readonly dnsStrict: boolean;
-  /** The size of answers over UDP; absent: the default. */
-  readonly dnsLimits: Pick<DnsServerOptions, "maxUdpBytes" | "largeAnswers">;
+  /** The size of answers over UDP, and of those that are kept; absent: the default. */
+  readonly dnsLimits: Pick<DnsServerOptions, "maxUdpBytes" | "largeAnswers" | "keptReplyBytes">;
   readonly connectionLimits: ConnectionLimitsOptions;
   /** Undefined: the default of the server. */
   readonly httpConnectionsPerSource: number | undefined;
@@ -357,6 +357,13 @@ export const agentFlags: readonly Flag[] = [
       "DNS answers over UDP, within a second and to one network, that may be more than three times as long as their question; more are to be asked for over TCP. Default: 500.",
   },
   {
+    name: "dns-kept-reply-bytes",
+    kind: "text",
+    placeholder: "bytes",
+    usage:
+      "Bytes of DNS replies about services that are kept while these do not change; 0: none are kept. Default: 16777216.",
+  },
+  {
     name: "max-connections",
     kind: "text",
     placeholder: "number",
@@ -520,6 +527,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   }
   const maxUdpBytes = number("dns-max-udp-bytes", 512, 65_467);
   const largeAnswers = number("dns-large-answers", 0, Number.MAX_SAFE_INTEGER);
+  const keptReplyBytes = number("dns-kept-reply-bytes", 0, Number.MAX_SAFE_INTEGER);
   const waitingPerSource = number("http-waiting-per-source", 0, Number.MAX_SAFE_INTEGER);
   const bodyBytesPerSource = number("http-body-bytes-per-source", 0, Number.MAX_SAFE_INTEGER);
   const unsentPerSource = number("http-unsent-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
@@ -600,6 +608,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     dnsLimits: {
       ...(maxUdpBytes !== undefined && { maxUdpBytes }),
       ...(largeAnswers !== undefined && { largeAnswers: { perSecond: largeAnswers } }),
+      ...(keptReplyBytes !== undefined && { keptReplyBytes }),
     },
     connectionLimits: {
       ...(connections !== undefined && { connections }),

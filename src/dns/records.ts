@@ -42,6 +42,18 @@ export interface DnsAnswer {
   readonly answers: readonly DnsRecord[];
   readonly authorities: readonly DnsRecord[];
   readonly additionals: readonly DnsRecord[];
+  /** The one service that it is made of, and nothing else that can change. Undefined: of more, or of none. */
+  readonly of?: ServiceOfAnswer | undefined;
+}
+
+export interface ServiceOfAnswer {
+  /** `""`: our own data. */
+  readonly peer: string;
+  readonly service: string;
+  /** Of its data, before it was read ({@link DnsSource.revision}). */
+  readonly revision: string;
+  /** How many instances are in a random order. */
+  readonly instances: number;
 }
 
 export function emptyAnswer(code: ResponseCode, authoritative: boolean): DnsAnswer {

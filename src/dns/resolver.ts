@@ -25,6 +25,7 @@ import {
   isEncodable,
   nameKey,
   type QuestionType,
+  type ServiceOfAnswer,
 } from "./records.js";
 import type { DnsSource } from "./source.js";
 
@@ -71,6 +72,8 @@ interface Budget {
   readonly bytes: number;
   readonly from: string;
 }
+
+type ReadService = Pick<ServiceOfAnswer, "service" | "revision">;
 
 /** Answers questions from a {@link DnsSource}, as Consul 1.18 to 1.22 does, whole and uncut. */
 export class Resolver {
@@ -141,14 +144,18 @@ export class Resolver {
         if (found === undefined) return this.#absent(zone);
         const ttl = found.ttl ?? serviceTtl(this.#settings.serviceTtls, found.service);
         const scope: Scope = found.peer === "" ? lookup.scope : { type: "peer", peer: found.peer };
-        return this.#service(found.instances, zone, context(scope, ttl), level, budget, found.near);
+        return this.#service(found.instances, zone, context(scope, ttl), level, budget, { near: found.near });
       }
       default: {
         if (lookup.scope.type === "elsewhere") return this.#absent(zone);
+        // Before the read: where something changes meanwhile, it is too old.
+        const revision =
+          lookup.type === "service" ? this.#source.revision?.(peerOf(lookup.scope), lookup.service) : undefined;
         const instances = await this.#instances(lookup);
         const ttl = serviceTtl(this.#settings.serviceTtls, lookup.service);
         const port = lookup.type === "service" ? lookup.port : undefined;
-        return this.#service(instances, zone, context(lookup.scope, ttl, port), level, budget);
+        const of = revision === undefined ? undefined : { service: lookup.service, revision };
+        return this.#service(instances, zone, context(lookup.scope, ttl, port), level, budget, { of });
       }
     }
   }
@@ -180,12 +187,13 @@ export class Resolver {
     context: AnswerContext,
     level: number,
     budget: Budget,
-    near = "",
+    { near = "", of }: { readonly near?: string | undefined; readonly of?: ReadService | undefined },
   ): Promise<DnsAnswer> {
     if (instances.length === 0) return this.#absent(zone);
     const order = nearFirst(shuffled(instances, this.#fraction), near);
     let answers: readonly DnsRecord[];
     let additionals: readonly DnsRecord[] = [];
+    let hasAlias: boolean;
     if (context.type === "SRV") {
       // As in Consul 1.22: the name is one of all instances or of none.
       if (order.some((instance) => portOf(instance, context.port) === undefined)) return this.#absent(zone);
@@ -194,11 +202,16 @@ export class Resolver {
       for (const alias of records.aliases) aliased.push(...(await this.#alias(alias, level, budget)));
       answers = records.answers;
       additionals = [...records.additionals, ...aliased];
+      hasAlias = records.aliases.length > 0;
     } else {
       answers = await this.#withAlias(addressRecords(order, context, budget.bytes), level, budget);
+      hasAlias = answers[0]?.type === "CNAME";
     }
     if (answers.length === 0) return { ...emptyAnswer("NOERROR", true), authorities: [this.#soa(zone)] };
-    return { ...emptyAnswer("NOERROR", true), answers, additionals };
+    const answer = { ...emptyAnswer("NOERROR", true), answers, additionals };
+    // The target of an alias may change by itself.
+    if (of === undefined || hasAlias) return answer;
+    return { ...answer, of: { ...of, peer: context.peer, instances: instances.length } };
   }
 
   async #node(

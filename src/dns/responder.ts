@@ -1,6 +1,7 @@
 import type { Logger } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
 import { hostOf } from "../base/host-port.js";
+import type { KeptReplies } from "./kept-replies.js";
 import type { LargeAnswers } from "./large-answers.js";
 import { type DnsQuery, decodeQuery, encodeReply, frameOf, subnetAddress } from "./packet.js";
 import { type DnsAnswer, emptyAnswer } from "./records.js";
@@ -14,6 +15,7 @@ export interface ResponderParts {
   readonly maxUdpBytes: number;
   readonly enableTruncate: boolean;
   readonly largeAnswers: LargeAnswers;
+  readonly keptReplies: KeptReplies;
 }
 
 /** How a question came, and from which `host:port`: over UDP the address may be forged. */
@@ -33,8 +35,14 @@ export class Responder {
     this.#parts = parts;
   }
 
-  /** The answer to a packet; undefined when there must be none. Never rejects. */
-  async respond(message: Buffer, origin: Origin): Promise<Buffer | undefined> {
+  /** The answer to a packet, at once where one is kept; undefined when there must be none. Never throws or rejects. */
+  respond(message: Buffer, origin: Origin): Buffer | Promise<Buffer | undefined> {
+    const kept = this.#parts.keptReplies.find(message, origin.transport);
+    if (kept === undefined) return this.#make(message, origin);
+    return this.#mayHave(message, kept.reply, origin) ? kept.reply : kept.refusal();
+  }
+
+  async #make(message: Buffer, origin: Origin): Promise<Buffer | undefined> {
     const decoded = decodeQuery(message);
     if (decoded.type === "ignored") return undefined;
     if (decoded.type === "refused") return Buffer.from(decoded.reply);
@@ -43,14 +51,18 @@ export class Responder {
     const answer = await this.#resolve(query, limits, origin);
     try {
       const reply = this.#encode(query, answer, limits, origin.transport);
-      if (origin.transport === "tcp" || this.#parts.largeAnswers.admit(origin.from, message.length, reply.length)) {
-        return reply;
-      }
-      return encodeReply(query, { ...emptyAnswer(answer.code, answer.authoritative), truncated: true });
+      const refusal = (): Buffer =>
+        encodeReply(query, { ...emptyAnswer(answer.code, answer.authoritative), truncated: true });
+      if (answer.of !== undefined) this.#parts.keptReplies.keep(message, origin.transport, answer.of, reply, refusal);
+      return this.#mayHave(message, reply, origin) ? reply : refusal();
     } catch (error) {
       this.#failed(query, error);
       return this.#encode(query, emptyAnswer("SERVFAIL", false), limits, origin.transport);
     }
+  }
+
+  #mayHave(message: Buffer, reply: Buffer, { transport, from }: Origin): boolean {
+    return transport === "tcp" || this.#parts.largeAnswers.admit(from, message.length, reply.length);
   }
 
   async #resolve(query: DnsQuery, limits: SizeLimits, origin: Origin): Promise<DnsAnswer> {

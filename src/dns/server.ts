@@ -23,6 +23,7 @@ import {
   ConnectionLimits,
   type ListenerLimits,
 } from "../transport/connection-limits.js";
+import { KeptReplies } from "./kept-replies.js";
 import { type LargeAnswerLimits, LargeAnswers } from "./large-answers.js";
 import { MAX_QUERY_BYTES } from "./packet.js";
 import { isEncodable, nameKey } from "./records.js";
@@ -74,6 +75,11 @@ export interface DnsServerOptions {
     /** Networks that get large answers within a second; others get none. Default 10 000. */
     readonly networks?: number;
   };
+  /**
+   * Bytes of replies about services that are kept while nothing of these changes, for askers of the same. Default 16 MiB; 0:
+   * none are kept.
+   */
+  readonly keptReplyBytes?: number;
   /** Most addresses in an answer, over any transport. Default 0: no limit. */
   readonly addressLimit?: number;
   /** Sets the TC bit on answers that were cut. Default false, as in Consul: the client takes the answer as complete. */
@@ -113,6 +119,7 @@ export interface DnsServer extends Closable {
 
 /** Questions worked on at the same time; more over UDP are dropped, as a full socket buffer would. */
 const MAX_IN_FLIGHT = 2_000;
+const DEFAULT_KEPT_BYTES = 16 * 1024 * 1024;
 /** A free port of UDP may be taken for TCP; then another is tried. */
 const PORT_TRIES = 10;
 /** Questions wait here while the process does something else. Default buffers hold fewer than three hundred. */
@@ -127,9 +134,10 @@ const UDP_BUFFER_BYTES = 1024 * 1024;
 export async function dnsServer(host: PeeringHost, options: DnsServerOptions): Promise<DnsServer> {
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
-  const source = options.source ?? hostSource(host);
+  const whole = options.source ?? hostSource(host);
+  const source = options.authorizer === undefined ? whole : permittedSource(whole, options.authorizer);
   const resolver = new Resolver({
-    source: options.authorizer === undefined ? source : permittedSource(source, options.authorizer),
+    source,
     settings: {
       domains: domainsOf(options),
       bareLabelIsPeer: !(options.strict ?? false),
@@ -157,6 +165,11 @@ export async function dnsServer(host: PeeringHost, options: DnsServerOptions): P
       maxUdpBytes: udpBytes(options.maxUdpBytes ?? 1_232),
       enableTruncate: options.enableTruncate ?? false,
       largeAnswers: new LargeAnswers(largeAnswerLimits(options.largeAnswers ?? {}), clock, incidents),
+      keptReplies: new KeptReplies(
+        source,
+        incidents,
+        count("keptReplyBytes", options.keptReplyBytes ?? DEFAULT_KEPT_BYTES),
+      ),
     }),
     clock,
     logger,
@@ -246,6 +259,9 @@ class Server implements DnsServer {
 
   #serveUdp(socket: UdpSocket): void {
     socket.on("error", (error) => this.#parts.logger.warn("DNS socket failed", { error: errorText(error) }));
+    const onSent = (error: Error | null): void => {
+      if (error !== null) this.#parts.logger.debug("DNS answer not sent", { error: errorText(error) });
+    };
     socket.on("message", (message, from) => {
       if (this.#disposed !== undefined) return;
       if (this.#work.size >= MAX_IN_FLIGHT) {
@@ -255,16 +271,13 @@ class Server implements DnsServer {
         });
         return;
       }
-      this.#own(
-        this.#parts.responder
-          .respond(message, { transport: "udp", from: joinHostPort(from.address, from.port) })
-          .then((reply) => {
-            if (reply === undefined || this.#disposed !== undefined) return;
-            socket.send(reply, from.port, from.address, (error) => {
-              if (error !== null) this.#parts.logger.debug("DNS answer not sent", { error: errorText(error) });
-            });
-          }),
-      );
+      const send = (reply: Buffer | undefined): void => {
+        if (reply !== undefined && this.#disposed === undefined) socket.send(reply, from.port, from.address, onSent);
+      };
+      const origin = { transport: "udp", from: joinHostPort(from.address, from.port) } as const;
+      const reply = this.#parts.responder.respond(message, origin);
+      if (reply instanceof Promise) this.#own(reply.then(send));
+      else send(reply);
     });
   }
 

@@ -1,4 +1,5 @@
 import { Access, type Authorizer } from "../access/authorizer.js";
+import { RecentlyUsed } from "../base/recently-used.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Node, ServiceInstance } from "../model/instance.js";
 import { sidecarName } from "../payload/exported-payload.js";
@@ -16,6 +17,11 @@ export interface DnsSource {
   isPeering(name: string): boolean;
   /** All instances of a service, whatever their health; none for an unknown service. */
   instances(peer: string, service: string): Promise<readonly ServiceInstance[]>;
+  /**
+   * Another text after any change of what {@link DnsSource.instances} gives, as from then on. Replies about the service are kept
+   * while it is the same. Undefined: they are not; so they are where a source has no such method.
+   */
+  revision?(peer: string, service: string): string | undefined;
   /** Our own instances that speak for a service in the mesh, and the terminating gateways in front of it. */
   connectInstances(service: string): Promise<readonly ServiceInstance[]>;
   /** Those of the ingress gateways that lead to a service. */
@@ -68,6 +74,11 @@ export function hostSource(host: PeeringHost): DnsSource {
     datacenter: host.datacenter,
     isPeering: (name) => host.view.peering(name) !== undefined,
     instances,
+    revision: (peer, service) => {
+      if (peer === "") return `${host.catalog.index.service(service)}`;
+      const peering = host.view.peering(peer);
+      return peering && `${peering.id} ${host.imports.index({ peer, service })}`;
+    },
     connectInstances: async (service) => [...host.gateways.connectInstances(service)],
     ingressInstances: async (service) => [...host.gateways.ingressInstances(service)],
     node: async (peer, name) => (peer === "" ? host.catalog.nodeAlone(name) : host.imports.node({ peer, name })),
@@ -109,6 +120,11 @@ export function permittedSource(source: DnsSource, authorizer: Authorizer): DnsS
     datacenter: source.datacenter,
     isPeering: (name) => source.isPeering(name),
     instances: async (peer, service) => visible(peer, await source.instances(peer, service), ""),
+    revision: (peer, service) => {
+      const rights = authorizer.revision;
+      const ofService = rights === undefined ? undefined : source.revision?.(peer, service);
+      return ofService && `${rights} ${authorizer.defaultPolicy} ${ofService}`;
+    },
     connectInstances: async (service) => visible("", await source.connectInstances(service), ""),
     ingressInstances: async (service) => visible("", await source.ingressInstances(service), ""),
     node: async (peer, name) => {
@@ -125,15 +141,18 @@ export function permittedSource(source: DnsSource, authorizer: Authorizer): DnsS
   };
 }
 
+interface KeptInstances {
+  readonly index: bigint;
+  readonly instances: readonly ServiceInstance[];
+}
+
 /**
  * Imported instances as they were decoded last: what resolvers ask for, they ask for again, while decoding costs more than
  * the whole answer.
  */
 class DecodedImports {
   readonly #host: PeeringHost;
-  /** The one asked for last comes last. */
-  readonly #kept = new Map<string, { readonly index: bigint; readonly instances: readonly ServiceInstance[] }>();
-  #count = 0;
+  readonly #kept = new RecentlyUsed<KeptInstances>(MAX_KEPT, ({ instances }) => instances.length);
 
   constructor(host: PeeringHost) {
     this.#host = host;
@@ -147,27 +166,12 @@ class DecodedImports {
     // Taken before the read: whatever changes meanwhile makes it too low.
     const index = this.#host.imports.index({ peer, service });
     const kept = this.#kept.get(key);
-    this.#forget(key);
-    const instances = kept?.index === index ? kept.instances : await this.#host.imports.instances({ peer, service });
-    this.#keep(key, index, instances);
-    return instances;
-  }
-
-  #keep(key: string, index: bigint, instances: readonly ServiceInstance[]): void {
+    if (kept?.index === index) return kept.instances;
+    const instances = await this.#host.imports.instances({ peer, service });
     // Names that there is nothing of are anybody's invention.
-    if (instances.length === 0 || instances.length > MAX_KEPT) return;
-    this.#forget(key);
-    this.#kept.set(key, { index, instances });
-    this.#count += instances.length;
-    for (const oldest of this.#kept.keys()) {
-      if (this.#count <= MAX_KEPT) break;
-      this.#forget(oldest);
-    }
-  }
-
-  #forget(key: string): void {
-    this.#count -= this.#kept.get(key)?.instances.length ?? 0;
-    this.#kept.delete(key);
+    if (instances.length > 0) this.#kept.set(key, { index, instances });
+    else this.#kept.delete(key);
+    return instances;
   }
 }
 

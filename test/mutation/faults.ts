@@ -48,6 +48,7 @@ const SESSION = "src/replication/session.ts";
 const OUTBOUND = "src/replication/outbound.ts";
 const LEVEL = "src/storage/level.ts";
 const KEPT_ANSWERS = "test/unit/rpc/kept-answers.test.ts";
+const KEPT_REPLIES = "test/unit/dns/kept-replies.test.ts";
 const MESH = "test/integration/mesh.test.ts";
 const BOOTSTRAP = "test/unit/cli/envoy-bootstrap.test.ts";
 
@@ -866,6 +867,54 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a read that waits for a service that does not exist is not woken by what raises its index",
     ["src/stores/service-listeners.ts", "else this.#absent.add(key);", ""],
     "test/unit/stores/service-listeners.test.ts",
+  ),
+  fault(
+    "dns-replies-from-before-a-change",
+    "a kept DNS reply is given though its service has changed",
+    ["src/dns/kept-replies.ts", "if (!this.#isCurrent(kept.of)) {", "if (false) {"],
+    KEPT_REPLIES,
+  ),
+  fault(
+    "dns-replies-changed-meanwhile",
+    "a DNS reply is kept with the revision of after the read",
+    [
+      "src/dns/resolver.ts",
+      "return { ...answer, of: { ...of, peer: context.peer, instances: instances.length } };",
+      'return { ...answer, of: { ...of, revision: this.#source.revision?.(context.peer, of.service) ?? "", peer: context.peer, instances: instances.length } };',
+    ],
+    KEPT_REPLIES,
+  ),
+  fault(
+    "dns-replies-of-aliases",
+    "DNS replies are kept that show the target of an alias",
+    ["src/dns/resolver.ts", "if (of === undefined || hasAlias) return answer;", "if (of === undefined) return answer;"],
+    KEPT_REPLIES,
+  ),
+  fault(
+    "dns-replies-of-former-rights",
+    "kept DNS replies do not go with the rights of callers",
+    [
+      "src/dns/source.ts",
+      "const rights = authorizer.revision;",
+      "const rights = authorizer.revision && 0;",
+    ],
+    KEPT_REPLIES,
+  ),
+  fault(
+    "dns-replies-in-one-order",
+    "one kept DNS reply is given again and again",
+    ["src/dns/kept-replies.ts", "if (reply.given === MOST_GIVEN && ordersOf(kept.of) > 1) {", "if (false) {"],
+    KEPT_REPLIES,
+  ),
+  fault(
+    "dns-replies-past-the-limit-of-large-ones",
+    "kept DNS replies are given past the limit of large answers",
+    [
+      "src/dns/responder.ts",
+      "return this.#mayHave(message, kept.reply, origin) ? kept.reply : kept.refusal();",
+      "return kept.reply;",
+    ],
+    KEPT_REPLIES,
   ),
   fault(
     "kept-answers-from-before-a-write",

@@ -117,7 +117,7 @@ describe("peerage agent", () => {
 
   it("bounds what its DNS sends over UDP as its flags say", async () => {
     const stopping = new AbortController();
-    const flags = ["-dev", ...ports, "-dns-max-udp-bytes=600", "-dns-large-answers=1"];
+    const flags = ["-dev", ...ports, "-dns-max-udp-bytes=600", "-dns-large-answers=1", "-dns-kept-reply-bytes=0"];
     const { http, dns, result } = await startAgent(flags, stopping.signal);
     using client = new ConsulClient({ address: http });
     for (let index = 0; index < 40; index++) {
@@ -532,6 +532,11 @@ describe("peerage agent", () => {
       "a bad level",
       ["-dev", "-log-level", "loud"],
       /^Invalid log-level: "loud" is none of debug, info, warn, error\n$/,
+    ],
+    [
+      "less than no kept DNS replies",
+      ["-dev", "-dns-kept-reply-bytes=-1"],
+      /^Invalid dns-kept-reply-bytes: "-1" is no number/,
     ],
     [
       "too few bytes of DNS",

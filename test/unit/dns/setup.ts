@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { type Clock, silentLogger, systemClock } from "../../../src/base/environment.js";
 import { Incidents } from "../../../src/base/incidents.js";
+import { KeptReplies } from "../../../src/dns/kept-replies.js";
 import { type LargeAnswerLimits, LargeAnswers } from "../../../src/dns/large-answers.js";
 import type { DnsRecord } from "../../../src/dns/records.js";
 import { Resolver, type ResolverSettings } from "../../../src/dns/resolver.js";
@@ -130,12 +131,19 @@ export interface ResponderInput extends Partial<ResolverSettings> {
   readonly maxUdpBytes?: number;
   readonly enableTruncate?: boolean;
   readonly largeAnswers?: Partial<LargeAnswerLimits>;
+  readonly keptReplyBytes?: number;
   readonly clock?: Clock;
   readonly incidents?: Incidents;
 }
 
 export function responderOf(source: DnsSource, input: ResponderInput = {}): Responder {
-  const { udpAnswerLimit = 3, maxUdpBytes = 1_232, enableTruncate = false, ...others } = input;
+  const {
+    udpAnswerLimit = 3,
+    maxUdpBytes = 1_232,
+    enableTruncate = false,
+    keptReplyBytes = 1_000_000,
+    ...others
+  } = input;
   // Questions of a test have no limit, unless it sets one.
   const { largeAnswers = {}, clock = systemClock, incidents = new Incidents(), ...settings } = others;
   const limits = { factor: 3, perSecond: Number.MAX_SAFE_INTEGER, networks: 1_000, ...largeAnswers };
@@ -163,6 +171,7 @@ export function responderOf(source: DnsSource, input: ResponderInput = {}): Resp
     maxUdpBytes,
     enableTruncate,
     largeAnswers: new LargeAnswers(limits, clock, incidents),
+    keptReplies: new KeptReplies(source, incidents, keptReplyBytes),
   });
 }
 
