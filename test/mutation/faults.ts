@@ -903,7 +903,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "dns-replies-in-one-order",
     "one kept DNS reply is given again and again",
-    ["src/dns/kept-replies.ts", "if (reply.given === MOST_GIVEN && ordersOf(kept.of) > 1) {", "if (false) {"],
+    ["src/dns/kept-replies.ts", "if (reply.given === MOST_GIVEN && ordersOf(of) > 1) {", "if (false) {"],
     KEPT_REPLIES,
   ),
   fault(
