@@ -893,11 +893,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "dns-replies-of-former-rights",
     "kept DNS replies do not go with the rights of callers",
-    [
-      "src/dns/source.ts",
-      "const rights = authorizer.revision;",
-      "const rights = authorizer.revision && 0;",
-    ],
+    ["src/dns/source.ts", "const rights = authorizer.revision;", "const rights = authorizer.revision && 0;"],
     KEPT_REPLIES,
   ),
   fault(
