@@ -1,4 +1,4 @@
-// npm run bench -- [--sizes 1000,10000,100000] [--updates 500] [--burst 2000] [--json FILE]
+// npm run bench -- [--sizes 1000,10000,100000] [--updates 500] [--burst 2000] [--restart] [--only TEXT] [--json FILE]
 //
 // Two processes, level storage, TLS on loopback. Beside each row stands the limit: the same bytes, envelopes and frames
 // included, through a bare node:http2 stream (TLS, large windows, 64 KiB writes) between two such processes, both ways at
@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { BenchProcess, type Load } from "./calls.js";
+import { BenchProcess, type Load, type Started, type Usage } from "./calls.js";
 import { quantile } from "./figures.js";
 
 const { values: options } = parseArgs({
@@ -15,6 +15,8 @@ const { values: options } = parseArgs({
     sizes: { type: "string", default: "1000,10000,100000" },
     updates: { type: "string", default: "500" },
     burst: { type: "string", default: "2000" },
+    restart: { type: "boolean", default: false },
+    only: { type: "string", default: "" },
     json: { type: "string" },
   },
 });
@@ -38,20 +40,23 @@ interface Row {
   readonly importerCpu: number;
   readonly exporterRssMiB: number;
   readonly importerRssMiB: number;
+  /** The longest turns of the event loop meanwhile. */
+  readonly exporterTurnMs: number;
+  readonly importerTurnMs: number;
 }
 
 interface Pair {
-  readonly a: BenchProcess;
-  readonly b: BenchProcess;
+  a: BenchProcess;
+  b: BenchProcess;
 }
 
-async function withPair<T>(use: (pair: Pair) => Promise<T>): Promise<T> {
+async function withPair<T>(instances: number, use: (pair: Pair, directory: string) => Promise<T>): Promise<T> {
   const directory = mkdtempSync(join(tmpdir(), "peerage-bench-"));
-  const pair = { a: new BenchProcess(), b: new BenchProcess() };
+  const pair: Pair = { a: new BenchProcess(), b: new BenchProcess() };
   try {
-    await pair.a.call("start", { directory: join(directory, "a"), datacenter: "dc1" });
-    await pair.b.call("start", { directory: join(directory, "b"), datacenter: "dc2" });
-    return await use(pair);
+    await pair.a.call("start", { directory: join(directory, "a"), datacenter: "dc1", instances });
+    await pair.b.call("start", { directory: join(directory, "b"), datacenter: "dc2", instances });
+    return await use(pair, directory);
   } finally {
     await Promise.all([pair.a.end(), pair.b.end()]);
     rmSync(directory, { recursive: true, force: true });
@@ -103,6 +108,8 @@ async function sync(pair: Pair, load: Load, both: boolean) {
     importerCpu: after.importer.cpuSeconds - before.importer.cpuSeconds,
     exporterRssMiB: after.exporter.rssMiB,
     importerRssMiB: after.importer.rssMiB,
+    exporterTurnMs: after.exporter.turnMs,
+    importerTurnMs: after.importer.turnMs,
     bytes: await pair.a.call("exportedBytes", { peerName: "b" }),
   };
 }
@@ -111,7 +118,7 @@ async function syncRow(name: string, load: Load, both: boolean): Promise<Row> {
   const count = load.services * load.instances;
   const runs: Awaited<ReturnType<typeof sync>>[] = [];
   for (let run = 0; run < (count <= SMALL ? RUNS : 1); run++) {
-    runs.push(await withPair((pair) => sync(pair, load, both)));
+    runs.push(await withPair(count, (pair) => sync(pair, load, both)));
   }
   runs.sort((left, right) => left.seconds - right.seconds);
   const median = runs[Math.floor(runs.length / 2)];
@@ -130,8 +137,8 @@ async function syncRow(name: string, load: Load, both: boolean): Promise<Row> {
 }
 
 async function updates(count: number, burst: number) {
-  return withPair(async (pair) => {
-    const load = loadOf(Math.max(10_000, burst * INSTANCES));
+  const load = loadOf(Math.max(10_000, burst * INSTANCES));
+  return withPair(0, async (pair) => {
     await sync(pair, load, false);
     await pair.b.call("watch", { peerName: "a" });
     const latencies: number[] = [];
@@ -161,6 +168,41 @@ async function updates(count: number, burst: number) {
   });
 }
 
+/** A host that starts with so much in its storage, in a new process, and what is left of it once the peering is gone. */
+async function restarts(instances: number): Promise<readonly Restarted[]> {
+  const load = loadOf(instances);
+  return withPair(instances, async (pair, directory) => {
+    await sync(pair, load, false);
+    const found: Restarted[] = [];
+    const again = async (side: "a" | "b", row: string, isThere: (started: Started) => boolean): Promise<void> => {
+      await pair[side].end();
+      pair[side] = new BenchProcess(["--expose-gc"]);
+      const datacenter = side === "a" ? "dc1" : "dc2";
+      const started = await pair[side].call("start", { directory: join(directory, side), datacenter, instances });
+      if (!isThere(started)) throw new Error(`${row}: not everything is there`);
+      found.push({ row, instances, seconds: started.seconds, ...(await pair[side].call("usage")) });
+    };
+    await again("b", "importer started again", ({ imported }) => imported === instances);
+    await again("a", "exporter started again", ({ registered }) => registered === load.services);
+    const began = performance.now();
+    await pair.b.call("forget", { peerName: "a" });
+    const seconds = (performance.now() - began) / 1_000;
+    found.push({ row: "peering deleted", instances, seconds, ...(await pair.b.call("usage")) });
+    return found;
+  });
+}
+
+interface Restarted extends Usage {
+  readonly row: string;
+  readonly instances: number;
+  readonly seconds: number;
+}
+
+function printRestarted({ row, instances, seconds, cpuSeconds, rssMiB, heapMiB, turnMs }: Restarted): void {
+  const used = `cpu ${cpuSeconds.toFixed(2)} s in all, rss ${rssMiB.toFixed(0)} MiB, heap ${heapMiB.toFixed(0)} MiB`;
+  console.log(`${row}, ${instances}: ${seconds.toFixed(2)} s, ${used}, longest turn ${turnMs.toFixed(0)} ms`);
+}
+
 const sizes = options.sizes
   .split(",")
   .filter((size) => size !== "")
@@ -178,6 +220,7 @@ const print = (row: Row): void => {
       `${row.microsecondsPerInstance.toFixed(1)} us`.padStart(9),
       `${row.exporterCpu.toFixed(2)} / ${row.importerCpu.toFixed(2)} s`.padStart(16),
       `${row.exporterRssMiB.toFixed(0)} / ${row.importerRssMiB.toFixed(0)} MiB`.padStart(16),
+      `${row.exporterTurnMs.toFixed(0)} / ${row.importerTurnMs.toFixed(0)} ms`.padStart(12),
     ].join("  "),
   );
 };
@@ -202,13 +245,26 @@ console.log(
     " each    ",
     "cpu exp / imp   ",
     "rss exp / imp   ",
+    "longest turn",
   ].join("  "),
 );
+const isAsked = (row: string): boolean => row.includes(options.only);
+const restarted: Restarted[] = [];
 for (const size of sizes) {
-  print(await syncRow("sync one way", loadOf(size), false));
-  print(await syncRow("sync one way, five nodes", loadOf(size, 5), false));
-  print(await syncRow("sync both ways", loadOf(size), true));
+  for (const [row, load, both] of [
+    ["sync one way", loadOf(size), false],
+    ["sync one way, five nodes", loadOf(size, 5), false],
+    ["sync both ways", loadOf(size), true],
+  ] as const) {
+    if (isAsked(row)) print(await syncRow(row, load, both));
+  }
+  if (!options.restart) continue;
+  for (const one of await restarts(size)) {
+    restarted.push(one);
+    printRestarted(one);
+  }
 }
+if (!isAsked("update")) process.exit();
 const updateRow = await updates(Number(options.updates), Number(options.burst));
 console.log(
   `update, one in flight: p50 ${updateRow.updateP50Ms.toFixed(2)} ms, p99 ${updateRow.updateP99Ms.toFixed(2)} ms (${options.updates} updates)`,
@@ -216,4 +272,5 @@ console.log(
 console.log(
   `burst of ${updateRow.burst} updates: ${updateRow.burstSeconds.toFixed(3)} s, cpu ${updateRow.burstCpuExporter.toFixed(2)} / ${updateRow.burstCpuImporter.toFixed(2)} s`,
 );
-if (options.json !== undefined) writeFileSync(options.json, JSON.stringify({ rows, ...updateRow }, undefined, 2));
+if (options.json !== undefined)
+  writeFileSync(options.json, JSON.stringify({ rows, restarted, ...updateRow }, undefined, 2));

@@ -18,9 +18,27 @@ export interface BareServer {
   readonly serverName: string;
 }
 
+export interface Started {
+  readonly seconds: number;
+  /** Services of its own. */
+  readonly registered: number;
+  /** Instances of peers. */
+  readonly imported: number;
+}
+
+export interface Usage {
+  readonly cpuSeconds: number;
+  readonly rssMiB: number;
+  /** After a collection, where the process was started with `--expose-gc`. */
+  readonly heapMiB: number;
+  /** The longest turn of the event loop since the last look. */
+  readonly turnMs: number;
+}
+
 /** Times are milliseconds on the machine's monotonic clock, comparable between processes. */
 export interface BenchCalls {
-  start(argument: { directory: string; datacenter: string }): Promise<void>;
+  /** With limits that admit `instances` of one peer. The seconds that it took, and how much is there then. */
+  start(argument: { directory: string; datacenter: string; instances?: number }): Promise<Started>;
   fill(argument: { load: Load; consumer: string }): Promise<void>;
   token(argument: { peerName: string }): Promise<string>;
   establish(argument: { peerName: string; token: string }): Promise<number>;
@@ -31,7 +49,10 @@ export interface BenchCalls {
   /** When the watcher was told of `count` services that have an instance with the tag. */
   sees(argument: { count: number; tag: string }): Promise<number>;
   burst(argument: { load: Load; count: number; tag: string }): Promise<number>;
-  usage(): Promise<{ cpuSeconds: number; rssMiB: number }>;
+  /** Begins to measure turns of the event loop again. */
+  usage(): Promise<Usage>;
+  /** Deletes a peering with all that was imported from it, and returns when that is gone. */
+  forget(argument: { peerName: string }): Promise<void>;
   /** The bytes on the stream of the initial sync towards the importer, with envelopes and frames. */
   exportedBytes(argument: { peerName: string }): Promise<number>;
   /**

@@ -1,7 +1,9 @@
 // One side of the benchmark: a host on disk and TLS, or one end of a bare HTTP/2 stream, driven by the parent.
 import { connect, createSecureServer, type Http2SecureServer } from "node:http2";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { systemClock, systemRandom } from "../src/base/environment.js";
 import { createHost, type PeeringHost } from "../src/host/host.js";
+import { defaultLimits, type HostLimits } from "../src/host/options.js";
 import type { ServiceInstance } from "../src/model/instance.js";
 import { encodeServicePayload } from "../src/payload/exported-payload.js";
 import { openLevel } from "../src/storage/level.js";
@@ -22,6 +24,22 @@ let host: PeeringHost | undefined;
 let bare: Http2SecureServer | undefined;
 const watching = new AbortController();
 let onDifference: (change: ImportDifference) => void = () => {};
+
+const MIB = 1024 * 1024;
+const turns = monitorEventLoopDelay({ resolution: 1 });
+turns.enable();
+
+/** The limits of a host that imports so many instances, where those by default admit fewer. */
+function limitsFor(instances: number): Partial<HostLimits> {
+  if (instances <= defaultLimits.instancesPerPeer) return {};
+  return {
+    instancesPerPeer: instances,
+    servicesPerPeer: instances,
+    payloadBytesPerPeer: 1_000 * instances,
+    indexBytesPerPeer: 500 * instances,
+    indexBytesInAll: 1_000 * instances,
+  };
+}
 
 const theHost = (): PeeringHost => {
   if (host === undefined) throw new Error("the host was not started");
@@ -65,12 +83,31 @@ function wireBytes(resourceUrl: string, resourceId: string, value: Uint8Array): 
 }
 
 const calls: BenchCalls = {
-  async start({ directory, datacenter }) {
+  async start({ directory, datacenter, instances = 0 }) {
+    const began = sharedNow();
     host = await createHost({
       datacenter,
       storage: await openLevel(directory),
       transport: grpcTransport({ listen: "127.0.0.1:0" }),
+      limits: limitsFor(instances),
     });
+    const { catalog, imports, peerings } = host;
+    const peers = peerings.list().map(({ name }) => imports.count({ peer: name }).instances);
+    return {
+      seconds: (sharedNow() - began) / 1_000,
+      registered: catalog.count().services,
+      imported: peers.reduce((sum, count) => sum + count, 0),
+    };
+  },
+  async forget({ peerName }) {
+    await theHost().peerings.delete(peerName);
+    while (
+      theHost()
+        .peerings.list()
+        .some(({ name }) => name === peerName)
+    ) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   },
   async fill({ load, consumer }) {
     const batch = [];
@@ -131,7 +168,11 @@ const calls: BenchCalls = {
   },
   async usage() {
     const { user, system } = process.cpuUsage();
-    return { cpuSeconds: (user + system) / 1e6, rssMiB: process.memoryUsage.rss() / 1024 / 1024 };
+    const turnMs = turns.max / 1e6;
+    turns.reset();
+    globalThis.gc?.();
+    const { rss, heapUsed } = process.memoryUsage();
+    return { cpuSeconds: (user + system) / 1e6, rssMiB: rss / MIB, heapMiB: heapUsed / MIB, turnMs };
   },
   async exportedBytes({ peerName }) {
     const names = theHost().exports.forPeer(peerName);

@@ -1,7 +1,14 @@
 import { type Abortable, signalOf } from "../base/abortable.js";
 import { PeeringError } from "../base/errors.js";
-import type { Check, Node, ServiceInstance } from "../model/instance.js";
-import type { ImportChange, ImportedService, ImportPart, ImportStore } from "../stores/import-store.js";
+import type { Node, ServiceInstance } from "../model/instance.js";
+import type {
+  ImportChange,
+  ImportedService,
+  ImportedSummary,
+  ImportPart,
+  ImportStore,
+  ListedNode,
+} from "../stores/import-store.js";
 import type { PeeringRecords } from "../stores/records.js";
 import { lowerCase } from "../syntax/names.js";
 
@@ -97,9 +104,7 @@ export class Imports {
   }
 
   /** Every node of `peer`, with the checks of the node itself, by name. */
-  async nodes(options: {
-    readonly peer: string;
-  }): Promise<readonly { readonly node: Node; readonly checks: readonly Check[] }[]> {
+  async nodes(options: { readonly peer: string }): Promise<readonly ListedNode[]> {
     const peering = this.#records.byName(options.peer);
     return peering === undefined ? [] : this.#store.nodes(peering.id);
   }
@@ -108,6 +113,15 @@ export class Imports {
   services(options: { readonly peer: string }): readonly ImportedService[] {
     const peering = this.#records.byName(options.peer);
     return peering === undefined ? [] : this.#store.services(peering.id);
+  }
+
+  /**
+   * Everything imported from `peer` as lists show it, in byte order of the names; also of services that only proxies speak for. Made at most
+   * once per change of a service, as far as it fits in `limits.summaryBytesInAll`. An unknown peer has none.
+   */
+  async summaries(options: { readonly peer: string }): Promise<readonly ImportedSummary[]> {
+    const peering = this.#records.byName(options.peer);
+    return peering === undefined ? [] : this.#store.summaries(peering.id, peering.name);
   }
 
   /** How many services and instances are imported from `peer`: as cheap to ask as a field. */

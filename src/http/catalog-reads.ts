@@ -1,6 +1,7 @@
 import { compareUtf8 } from "../base/byte-order.js";
-import { type Listing, listing } from "../model/listing.js";
+import { derived, type Listing, listing } from "../model/listing.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
+import type { ImportedSummary } from "../stores/import-store.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { answerRead } from "./answer-read.js";
@@ -89,6 +90,20 @@ async function services(call: Call): Promise<Answer> {
         all,
         ({ name }) => name,
         ({ tags }) => tags(),
+      );
+      return { json, filtered: false };
+    }
+    if (peer !== "" && !byNode && visible.everything && options.filter === "") {
+      await call.room(call.host.imports.count({ peer }).services * TAGS_BYTES);
+      // Those that only proxies speak for are no services of the catalog.
+      const listed: ImportedSummary[] = [];
+      await forEach(await call.host.imports.summaries({ peer }), (summary) => {
+        if (summary.instances > 0) listed.push(summary);
+      });
+      const json = call.map(
+        derived(listed, (summary) => summary),
+        ({ ownName }) => ownName,
+        ({ tags }) => tags,
       );
       return { json, filtered: false };
     }

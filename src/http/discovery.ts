@@ -1,4 +1,3 @@
-import { compareUtf8 } from "../base/byte-order.js";
 import { sortByKeys } from "../base/turns.js";
 import { VIRTUAL } from "../host/gateways.js";
 import type { PeeringHost } from "../host/host.js";
@@ -130,11 +129,6 @@ function checkViews(peer: string, checks: readonly IndexedCheck[]): readonly Che
   return checks.map((check) => ({ peer, check }));
 }
 
-/** The checks on one node by id. */
-function byCheckId(checks: readonly IndexedCheck[]): readonly IndexedCheck[] {
-  return checks.toSorted((left, right) => compareUtf8(lowerCase(left.checkId), lowerCase(right.checkId)));
-}
-
 function stampedNode(peer: string, node: Node, indexes: Stamped): NodeView {
   return { peer, node: { ...node, ...indexes } };
 }
@@ -178,19 +172,23 @@ function contentsOf(host: PeeringHost, { node, services, checks }: NodeListings)
   };
 }
 
-/** A node from everything that is on it; undefined when that is nothing. */
-export function importedNode(peer: string, instances: readonly InstanceView[]): NodeContents | undefined {
-  const services = instances.toSorted((left, right) =>
-    compareUtf8(lowerCase(left.service.id), lowerCase(right.service.id)),
-  );
+/** A node from everything that is on it; undefined when that is nothing. Others have their turn while it is made. */
+export async function importedNode(
+  peer: string,
+  instances: readonly InstanceView[],
+): Promise<NodeContents | undefined> {
+  const services = await sortByKeys(instances, ({ service }) => [lowerCase(service.id)]);
   const [first] = services;
   if (first === undefined) return undefined;
-  const ofNode = first.checks.filter(({ serviceId }) => serviceId === "");
-  const ofServices = services.flatMap(({ checks }) => checks.filter(({ serviceId }) => serviceId !== ""));
+  const checks = first.checks.filter(({ serviceId }) => serviceId === "");
+  await forEach(services, (view) => {
+    for (const check of view.checks) if (check.serviceId !== "") checks.push(check);
+  });
+  const byId = await sortByKeys(checks, ({ checkId }) => [lowerCase(checkId)]);
   return {
     node: { peer, node: newest(services) ?? first.node },
     services,
-    checks: checkViews(peer, byCheckId([...ofNode, ...ofServices])),
+    checks: checkViews(peer, byId),
   };
 }
 
@@ -208,14 +206,8 @@ export async function nodesOf(call: Call, peer: string): Promise<Listing<NodeVie
     return derived(await host.catalog.nodeListing(), (node) => ({ peer, node }));
   }
   await call.room(host.imports.count({ peer }).instances * VIEW_BYTES);
-  return listing(await host.imports.nodes({ peer }), ({ node }) => {
-    let revision = 1n;
-    for (const service of host.imports.servicesOn({ peer, node: node.name })) {
-      const found = host.imports.service({ peer, service })?.revision ?? 1n;
-      if (found > revision) revision = found;
-    }
-    return stampedNode(peer, node, stamp(revision));
-  });
+  const nodes = await host.imports.nodes({ peer });
+  return derived(nodes, ({ node, revision }) => stampedNode(peer, node, stamp(revision)));
 }
 
 /** Every local instance, by service, node and id. */

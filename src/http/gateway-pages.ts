@@ -2,6 +2,7 @@ import { joinHostPort } from "../base/host-port.js";
 import { withoutTrailing } from "../base/trailing.js";
 import type { ConfigEntry } from "../config/config-entry.js";
 import type { Listing } from "../model/listing.js";
+import { SummaryMaker } from "../model/service-summary.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
@@ -14,7 +15,7 @@ import { intentionJson, intentionSchema, intentionsOf, mayRead, toDestination } 
 import { type Json, LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
 import { listOf, objectOf, texts } from "./operation-docs.js";
-import { answerFromAll, ownSummaryFields, Summary } from "./ui.js";
+import { answerFromAll, ownSummaryFields, summaryJson } from "./ui.js";
 import { Visibility } from "./visibility.js";
 
 // The reads of Consul's pages about a gateway (1.21).
@@ -49,12 +50,13 @@ async function services(call: Call): Promise<Answer> {
     const pause = pauses();
     for (const ofService of (await linksByService(links)).values()) {
       await pause();
-      const summary = new Summary(ofService[0].service, "");
+      const maker = new SummaryMaker(ofService[0].service);
       await forEach(await instancesOf(call, "", ofService[0].service), (view) => {
-        if (visible.instance(view)) summary.add(view);
+        if (visible.instance(view)) maker.add(view);
       });
       const addresses = ofService.flatMap((link) => addressesOf(call, link));
-      json.push(summary.ownJson({ Addresses: addresses.length === 0 ? undefined : [...new Set(addresses)] }));
+      const gateway = { Addresses: addresses.length === 0 ? undefined : [...new Set(addresses)] };
+      json.push(summaryJson(maker.summary(), gateway));
     }
     return { json, filtered: visible.filtered };
   });

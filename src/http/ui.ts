@@ -1,12 +1,11 @@
 import { compareUtf8 } from "../base/byte-order.js";
-import { sortByKeys } from "../base/turns.js";
+import { inTurns, sortByKeys } from "../base/turns.js";
 import { EVERY_SERVICE } from "../config/config-entry-set.js";
 import type { PeeringHost } from "../host/host.js";
-import { connectName } from "../model/catalog-draft.js";
-import { type CheckGroup, groupsOf, type Health, LISTED_AT_ONCE, withChecksOf } from "../model/check-groups.js";
-import { isCritical } from "../model/health.js";
-import { derived, joined, type Listing } from "../model/listing.js";
-import type { HealthCounts, IndexedCheck, IndexedInstance, ServiceWithProxies } from "../stores/catalog.js";
+import { derived, joined, type Listing, mergedSteps } from "../model/listing.js";
+import { proxiedName, type ServiceSummary, SummaryMaker } from "../model/service-summary.js";
+import type { HealthCounts, ServiceWithProxies } from "../stores/catalog.js";
+import type { ImportedSummary } from "../stores/import-store.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { importBasis } from "./answer-read.js";
@@ -96,168 +95,113 @@ function everyInstance(call: Call, peer: string): Promise<Listing<InstanceView>>
 
 // Services.
 
-/** One service of one cluster, with facts from its instances and its proxies. */
-export class Summary {
-  readonly name: string;
+/** A service of one cluster, `""`: of ours, and the facts that config entries tell of it. */
+interface ShownService {
+  readonly summary: ServiceSummary;
   readonly peer: string;
-  kind = "";
-  datacenter = "";
-  instances = 0;
-  transparent = false;
-  native = false;
-  proxied = false;
   /** Links of a terminating gateway; undefined for other services. */
-  linked: number | undefined;
-  behindGateway = false;
-  readonly #nodes = new Set<string>();
-  readonly #tags = new Set<string>();
-  readonly #sources = new Set<string>();
-  /** Status by node and id: a check that several instances share counts once. */
-  readonly #checks = new Map<string, string>();
-  /** Many checks at once, by node and the service they are of; `""`: they are of the node. */
-  readonly #groups = new Map<string, CheckGroup<IndexedCheck>>();
-
-  constructor(name: string, peer: string) {
-    this.name = name;
-    this.peer = peer;
-  }
-
-  add(view: InstanceView): void {
-    const { node, service } = view;
-    this.kind = service.kind;
-    this.datacenter = node.datacenter;
-    this.instances++;
-    this.#nodes.add(node.name);
-    for (const tag of service.tags) this.#tags.add(tag);
-    const { "external-source": source = "" } = service.meta;
-    if (source !== "") this.#sources.add(source);
-    this.native ||= service.connect?.native === true;
-    this.#addChecks(view);
-  }
-
-  /** A proxy of this service: its checks are checks of the service, too. */
-  addProxy(view: InstanceView): void {
-    const transparent = view.service.proxy?.mode === "transparent";
-    // One instance that is not makes the whole service not.
-    this.transparent = transparent && (this.transparent || !this.proxied);
-    this.proxied = true;
-    this.#addChecks(view);
-  }
-
-  #addChecks(view: InstanceView): void {
-    const groups = groupsOf(view);
-    if (groups === undefined) {
-      this.#addEach(view.checks);
-      return;
-    }
-    const { node, service } = view;
-    const add = (group: CheckGroup<IndexedCheck>, owner: string): void => {
-      if (group.size > LISTED_AT_ONCE) this.#groups.set(`${lowerCase(node.name)}\0${lowerCase(owner)}`, group);
-      else this.#addEach(group.list);
-    };
-    add(groups.ofNode, "");
-    add(groups.own, service.id);
-  }
-
-  #addEach(checks: readonly IndexedCheck[]): void {
-    for (const { node, checkId, status } of checks) this.#checks.set(`${lowerCase(node)}\0${checkId}`, status);
-  }
-
-  json(): Json {
-    return {
-      ...this.ownJson({ AssociatedServiceCount: this.linked || undefined }),
-      PeerName: this.peer || undefined,
-      ConnectedWithProxy: this.proxied,
-      ConnectedWithGateway: this.behindGateway,
-    };
-  }
-
-  /** Without the ways to the service. @param gateway - the facts of its gateway. */
-  ownJson(gateway: JsonStruct): JsonStruct {
-    const statuses = [...this.#checks.values()];
-    const count = (wanted: (status: string) => boolean, inGroup: (health: Health) => number): number => {
-      let counted = statuses.filter(wanted).length;
-      for (const { health } of this.#groups.values()) counted += inGroup(health);
-      return counted;
-    };
-    return {
-      Kind: this.kind || undefined,
-      Name: this.name,
-      Datacenter: this.datacenter,
-      Tags: sortedOrNull(this.#tags),
-      Nodes: sortedOrNull(this.#nodes),
-      ExternalSources: sortedOrNull(this.#sources),
-      InstanceCount: this.instances,
-      ChecksPassing: count(
-        (status) => status === "passing",
-        ({ passing }) => passing,
-      ),
-      ChecksWarning: count(
-        (status) => status === "warning",
-        ({ warning }) => warning,
-      ),
-      ChecksCritical: count(isCritical, ({ critical }) => critical),
-      GatewayConfig: gateway,
-      TransparentProxy: this.transparent,
-      ConnectNative: this.native,
-    };
-  }
+  readonly linked: number | undefined;
+  readonly behindGateway: boolean;
 }
 
-function sortedOrNull(values: ReadonlySet<string>): Json {
-  return values.size === 0 ? null : [...values].sort(compareUtf8);
+function shownJson({ summary, peer, linked, behindGateway }: ShownService): Json {
+  return {
+    ...summaryJson(summary, { AssociatedServiceCount: linked || undefined }),
+    PeerName: peer || undefined,
+    ConnectedWithProxy: summary.proxied,
+    ConnectedWithGateway: behindGateway,
+  };
+}
+
+/** A summary without the ways to the service. @param gateway - the facts of its gateway. */
+export function summaryJson(summary: ServiceSummary, gateway: JsonStruct): JsonStruct {
+  return {
+    Kind: summary.kind || undefined,
+    Name: summary.name,
+    Datacenter: summary.datacenter,
+    Tags: orNullJson(summary.tags),
+    Nodes: orNullJson(summary.nodes),
+    ExternalSources: orNullJson(summary.sources),
+    InstanceCount: summary.instances,
+    ChecksPassing: summary.passing,
+    ChecksWarning: summary.warning,
+    ChecksCritical: summary.critical,
+    GatewayConfig: gateway,
+    TransparentProxy: summary.transparent,
+    ConnectNative: summary.native,
+  };
+}
+
+function orNullJson(texts: readonly string[]): Json {
+  return texts.length === 0 ? null : texts;
 }
 
 /** Services by name, those of one name by peer; a service that only a proxy names is one, too. */
-async function summaries(call: Call, instances: Listing<InstanceView>): Promise<readonly Summary[]> {
-  const byKey = new Map<string, Summary>();
-  const of = (name: string, peer: string): Summary => {
+async function shownServices(call: Call, instances: Listing<InstanceView>): Promise<readonly ShownService[]> {
+  const byKey = new Map<string, { readonly maker: SummaryMaker; readonly peer: string }>();
+  const of = (name: string, peer: string): SummaryMaker => {
     const key = `${lowerCase(name)}\0${peer}`;
-    const known = byKey.get(key) ?? new Summary(name, peer);
+    const known = byKey.get(key) ?? { maker: new SummaryMaker(name), peer };
     byKey.set(key, known);
-    return known;
+    return known.maker;
   };
   await forEach(instances, (view) => {
     of(view.service.name, view.peer).add(view);
-    const destination = view.service.kind === "connect-proxy" ? (connectName(view.service) ?? "") : "";
+    const destination = proxiedName(view.service);
     if (destination !== "") of(destination, view.peer).addProxy(view);
   });
-  const all = [...byKey.values()];
-  await forEach(all, (summary) => frontedOf(call, summary));
-  return sortByKeys(all, ({ name, peer }) => [name, peer]);
+  const shown: ShownService[] = [];
+  await forEach([...byKey.values()], ({ maker, peer }) => {
+    shown.push(fronted(call, maker.summary(), peer));
+  });
+  return sortByKeys(shown, ({ summary, peer }) => [summary.name, peer]);
 }
 
 /** Adds the facts that config entries tell of gateways. They are another {@link gatewayBasis} after each change. */
-function frontedOf({ host }: Call, summary: Summary): void {
-  if (summary.peer !== "") return;
+function fronted({ host }: Call, summary: ServiceSummary, peer: string): ShownService {
+  if (peer !== "") return { summary, peer, linked: undefined, behindGateway: false };
   const { entries } = host.configEntries;
   const key = lowerCase(summary.name);
-  if (summary.kind === "terminating-gateway") {
-    summary.linked = entries.all("terminating-gateway").get(key)?.services.length;
-  }
   const isEveryFronted = entries.isFronted(EVERY_SERVICE);
-  summary.behindGateway = entries.isFronted(key) || (isEveryFronted && summary.kind === "" && summary.instances > 0);
+  return {
+    summary,
+    peer,
+    linked:
+      summary.kind === "terminating-gateway" ? entries.all("terminating-gateway").get(key)?.services.length : undefined,
+    behindGateway: entries.isFronted(key) || (isEveryFronted && summary.kind === "" && summary.instances > 0),
+  };
 }
 
 function gatewayBasis({ host }: Call): bigint {
   return host.configEntries.kindIndex("terminating-gateway");
 }
 
-/** The summaries of local services, for callers who may see everything. */
-async function localSummaries(call: Call): Promise<Listing<Summary>> {
-  await call.room(call.host.catalog.count().services * SERVICE_BYTES);
-  const all = await call.host.catalog.servicesWithProxies();
-  return derived(all, (parts) => summaryOf(call, parts));
+/** A service that is not summarised before it is written, or one that is. */
+type ListedService = ServiceWithProxies | ImportedSummary;
+
+/** The services of clusters of which the caller may see everything, in the order of a list. */
+async function listedServices(call: Call, peers: readonly string[]): Promise<Listing<ShownService>> {
+  const { catalog, imports } = call.host;
+  let listed: Listing<ListedService> = [];
+  for (const peer of peers) {
+    await call.room((peer === "" ? catalog.count() : imports.count({ peer })).services * SERVICE_BYTES);
+    const more = peer === "" ? await catalog.servicesWithProxies() : await imports.summaries({ peer });
+    listed = listed.length === 0 ? more : await inTurns(mergedSteps(listed, more, byName));
+  }
+  return derived(listed, (service) => {
+    return "peer" in service ? fronted(call, service, service.peer) : fronted(call, localSummary(service), "");
+  });
 }
 
-function summaryOf(call: Call, { name, instances, proxies }: ServiceWithProxies): Summary {
-  const viewOf = (instance: IndexedInstance): InstanceView =>
-    withChecksOf(instance, (checks) => ({ peer: "", node: instance.node, service: instance.service, checks }));
-  const summary = new Summary(name, "");
-  for (const instance of instances) summary.add(viewOf(instance));
-  for (const proxy of proxies) summary.addProxy(viewOf(proxy));
-  frontedOf(call, summary);
-  return summary;
+function byName(left: ListedService, right: ListedService): number {
+  return compareUtf8(left.name, right.name);
+}
+
+function localSummary({ name, instances, proxies }: ServiceWithProxies): ServiceSummary {
+  const maker = new SummaryMaker(name);
+  for (const instance of instances) maker.add(instance);
+  for (const proxy of proxies) maker.addProxy(proxy);
+  return maker.summary();
 }
 
 async function services(call: Call): Promise<Answer> {
@@ -267,19 +211,19 @@ async function services(call: Call): Promise<Answer> {
   for (const peer of peersOf(call, options.peer)) visible.set(peer, await Visibility.of(call, peer));
   const everything = (): boolean => peersOf(call, options.peer).every((peer) => visible.get(peer)?.everything === true);
   const load = async (): Promise<{ readonly json: Json; readonly filtered: boolean }> => {
-    const [only, second] = peersOf(call, options.peer);
-    if (only === "" && second === undefined && options.filter === "" && visible.get("")?.everything === true) {
-      const json = call.list(await localSummaries(call), (summary) => summary.json(), gatewayBasis(call));
+    const peers = peersOf(call, options.peer);
+    if (options.filter === "" && everything()) {
+      const json = call.list(await listedServices(call, peers), shownJson, gatewayBasis(call));
       return { json, filtered: false };
     }
     const shown: Listing<InstanceView>[] = [];
-    for (const peer of peersOf(call, options.peer)) {
+    for (const peer of peers) {
       const seen = visible.get(peer) ?? (await Visibility.of(call, peer));
       visible.set(peer, seen);
       shown.push(await filter(await everyInstance(call, peer), (view) => seen.instance(view)));
     }
     const filtered = [...visible.values()].some((seen) => seen.filtered);
-    return { json: LazyList.of(await summaries(call, joined(shown)), (summary) => summary.json()), filtered };
+    return { json: LazyList.of(await shownServices(call, joined(shown)), shownJson), filtered };
   };
   return answerFromAll(call, options, load, { peer: options.peer, everything });
 }
@@ -293,10 +237,10 @@ async function exportedServices(call: Call): Promise<Answer> {
     const known = call.host.view.peering(peer) !== undefined;
     const names = known ? call.host.exports.servicesFor(peer) : [];
     const shown = await kept(names, (name) => visible.service(name));
+    const { datacenter } = call.host;
     const json = LazyList.of(shown, (name) => {
-      const summary = new Summary(name, "");
-      summary.datacenter = call.host.datacenter;
-      return summary.json();
+      const summary = { ...new SummaryMaker(name).summary(), datacenter };
+      return shownJson({ summary, peer: "", linked: undefined, behindGateway: false });
     });
     return { json, filtered: visible.filtered };
   });
@@ -370,7 +314,7 @@ async function everyNode(call: Call, peer: string, visible: Visibility): Promise
   const pause = pauses();
   for (const [, views] of await sortByKeys(byNode, ([key]) => [key])) {
     await pause();
-    const contents = importedNode(peer, views);
+    const contents = await importedNode(peer, views);
     if (contents !== undefined) found.push(contents);
   }
   return visibleNodes(found, visible);
@@ -414,7 +358,7 @@ async function node(call: Call): Promise<Answer> {
   });
 }
 
-/** The values that {@link Summary.ownJson} writes. */
+/** The values that {@link summaryJson} writes. */
 export const ownSummaryFields: Readonly<Record<string, JsonSchema>> = {
   "Kind?": text,
   Name: text,

@@ -1,3 +1,5 @@
+import type { Steps } from "../base/steps.js";
+
 /** A list whose elements may be made when they are looked at. An array is one, too. */
 export interface Listing<Item> extends Iterable<Item> {
   readonly length: number;
@@ -49,7 +51,7 @@ export function derived<Source extends object, Item>(
 
 /** The records that decide how the elements of a list look, one for each; undefined: something else may decide, too. */
 export function recordsOf(list: Listing<unknown>): readonly object[] | undefined {
-  if (list instanceof JoinedListing) return list.records;
+  if (list instanceof JoinedListing || list instanceof MergedListing) return list.records;
   return list instanceof DerivedListing ? list.records : undefined;
 }
 
@@ -63,6 +65,71 @@ class DerivedListing<Source, Item> extends MadeListing<Source, Item> {
   constructor(records: readonly object[], sources: Listing<Source>, make: (source: Source) => Item) {
     super(sources, make);
     this.records = records;
+  }
+}
+
+/** Elements merged in one step. */
+const MERGED_BATCH = 5_000;
+
+/** Two lists that are in order as one, in steps. Of equal elements the one of the first list comes first. */
+export function* mergedSteps<Item extends object>(
+  left: Listing<Item>,
+  right: Listing<Item>,
+  compare: (left: Item, right: Item) => number,
+): Steps<Listing<Item>> {
+  const places: number[] = [];
+  let [i, j] = [0, 0];
+  let [first, second] = [left.at(0), right.at(0)];
+  while (first !== undefined || second !== undefined) {
+    if (second === undefined || (first !== undefined && compare(first, second) <= 0)) {
+      places.push(i);
+      first = left.at(++i);
+    } else {
+      places.push(~j);
+      second = right.at(++j);
+    }
+    if (places.length % MERGED_BATCH === 0) yield;
+  }
+  return new MergedListing(left, right, places);
+}
+
+class MergedListing<Item extends object> implements Listing<Item> {
+  readonly length: number;
+  readonly #left: Listing<Item>;
+  readonly #right: Listing<Item>;
+  /** Where each element is in the first list, or the complement of where it is in the second one. */
+  readonly #places: readonly number[];
+
+  constructor(left: Listing<Item>, right: Listing<Item>, places: readonly number[]) {
+    this.length = places.length;
+    this.#left = left;
+    this.#right = right;
+    this.#places = places;
+  }
+
+  get records(): readonly object[] | undefined {
+    const left = recordsOf(this.#left) ?? (isArray(this.#left) ? this.#left : undefined);
+    const right = recordsOf(this.#right) ?? (isArray(this.#right) ? this.#right : undefined);
+    if (left === undefined || right === undefined) return undefined;
+    const records: object[] = [];
+    for (const place of this.#places) {
+      const record = place < 0 ? right[~place] : left[place];
+      if (record !== undefined) records.push(record);
+    }
+    return records;
+  }
+
+  at(index: number): Item | undefined {
+    const place = this.#places[index];
+    if (place === undefined) return undefined;
+    return place < 0 ? this.#right.at(~place) : this.#left.at(place);
+  }
+
+  *[Symbol.iterator](): Generator<Item, void, undefined> {
+    for (let index = 0; index < this.length; index++) {
+      const item = this.at(index);
+      if (item !== undefined) yield item;
+    }
   }
 }
 

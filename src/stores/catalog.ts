@@ -730,10 +730,15 @@ export class Catalog implements CatalogSource, Closable {
     const views = (records: readonly RecordOnNode[]): readonly IndexedInstance[] =>
       records.map(({ record, node }) => this.#indexedInstance(record, node));
     const records = await inTurns(byNameSteps(this.#state.serviceSteps(true)));
+    // Who merges lists looks at the names alone.
     return derived(records, (one) => ({
       name: shownName(one),
-      instances: views(one.instances),
-      proxies: views(one.proxies),
+      get instances() {
+        return views(one.instances);
+      },
+      get proxies() {
+        return views(one.proxies);
+      },
     }));
   }
 

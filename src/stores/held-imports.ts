@@ -96,13 +96,14 @@ export class HeldImports implements ReplicaContents {
     for (const [key, write] of part) {
       const known = index.get(key);
       if (peer.addressed.size > 0) released.push(key, ...(known?.mesh ?? []));
-      if (known !== undefined) this.views.drop(known);
+      if (known !== undefined) this.#changes(peer, known);
       const isKnown = peer.isKnown(key);
       if (write === undefined) index.drop(key, revision);
       else {
         const { head } = write;
         const isLarge = head.nodes.length > MANY_NODES;
         const service = isLarge ? yield* index.putSteps(head, revision) : index.put(head, revision);
+        peer.summaries?.changed(service);
         if (isKnown) this.views.keepWritten(service, write.value);
       }
       if (meter.isOver(10 + 4 * (write?.head.nodes ?? known?.holds ?? []).length)) yield;
@@ -112,7 +113,7 @@ export class HeldImports implements ReplicaContents {
 
   /** Forgets a service that is stored no more. */
   async drop(peer: ImportPeer, service: StoredService): Promise<void> {
-    this.views.drop(service);
+    this.#changes(peer, service);
     peer.index.drop(service.key, peer.index.revision);
     this.notify(peer, new Map([[service.key, undefined]]), await inTurns(this.#settle(peer)));
   }
@@ -162,24 +163,31 @@ export class HeldImports implements ReplicaContents {
     const meter = new StepMeter();
     for (const [key, revision] of gone) {
       const known = index.get(key);
-      if (known !== undefined) this.views.drop(known);
+      if (known !== undefined) this.#changes(peer, known);
       index.drop(key, revision);
       if (meter.isOver(10 + (known?.holds.length ?? 0))) yield;
     }
     for (const { head, revision } of rows) {
       const known = index.get(head.key);
-      if (known !== undefined) this.views.drop(known);
-      yield* index.putSteps(head, revision);
+      if (known !== undefined) this.#changes(peer, known);
+      const service = yield* index.putSteps(head, revision);
+      peer.summaries?.changed(service);
       if (meter.isOver(5 + 3 * head.nodes.length)) yield;
     }
     return yield* this.#settle(peer);
+  }
+
+  /** Nothing that was made of a service is true any more. To be called before its names in the mesh change, too. */
+  #changes(peer: ImportPeer, service: StoredService): void {
+    this.views.drop(service);
+    peer.summaries?.changed(service);
   }
 
   /** Returns the services that look otherwise through their nodes. */
   *#settle(peer: ImportPeer): Steps<readonly string[]> {
     const changed: string[] = [];
     yield* peer.index.settle((service) => {
-      this.views.drop(service);
+      this.#changes(peer, service);
       changed.push(service.key);
     });
     if (peer.index.unsorted >= MANY_UNSORTED) yield* peer.index.sortSteps();

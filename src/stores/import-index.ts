@@ -94,8 +94,8 @@ export const MANY_NODES = 5_000;
 export class PeerIndex {
   readonly #services = new Map<string, StoredService>();
   readonly #nodes = new Map<string, ImportedNode>();
-  /** How many services speak for each service of the mesh; none: not in it. */
-  readonly #mesh = new Map<string, number>();
+  /** The services that speak for each service of the mesh; none: not in it. Mostly it is one, its sidecar. */
+  readonly #mesh = new Map<string, StoredService | Set<StoredService>>();
   readonly #totals: ImportTotals;
   /** Nodes that look otherwise since {@link settle} was called. */
   #changed = new Set<ImportedNode>();
@@ -165,6 +165,16 @@ export class PeerIndex {
 
   isInMesh(name: string): boolean {
     return this.#mesh.has(name);
+  }
+
+  /** The services that have instances of a service of the mesh, or that speak for it, in byte order of their keys. */
+  shownWith(name: string): readonly StoredService[] {
+    const own = this.#services.get(name);
+    const speaking = this.#mesh.get(name);
+    if (speaking === undefined || speaking === own) return own === undefined ? [] : [own];
+    const found = new Set(speaking instanceof Set ? speaking : [speaking]);
+    if (own !== undefined) found.add(own);
+    return [...found].sort(byKey);
   }
 
   /** As {@link putSteps}, at once: without steps, which cost memory and time of their own. */
@@ -321,11 +331,15 @@ export class PeerIndex {
 
   #speakFor(service: StoredService, mesh: readonly string[]): void {
     if (service.mesh.length === 0 && mesh.length === 0) return;
-    for (const name of mesh) this.#mesh.set(name, (this.#mesh.get(name) ?? 0) + 1);
     for (const name of service.mesh) {
-      const others = (this.#mesh.get(name) ?? 0) - 1;
-      if (others > 0) this.#mesh.set(name, others);
-      else this.#mesh.delete(name);
+      const speaking = this.#mesh.get(name);
+      if (speaking instanceof Set) speaking.delete(service);
+      if (!(speaking instanceof Set) || speaking.size === 0) this.#mesh.delete(name);
+    }
+    for (const name of mesh) {
+      const speaking = this.#mesh.get(name);
+      if (speaking instanceof Set) speaking.add(service);
+      else this.#mesh.set(name, speaking === undefined ? service : new Set([speaking, service]));
     }
     service.mesh = mesh;
   }

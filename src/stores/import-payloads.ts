@@ -17,6 +17,9 @@ import { type KeptViews, noNodes } from "./import-views.js";
 export const READ_BATCH = 64;
 /** Of a peer that has no more than this all is read at once, where most of it is needed. */
 export const READ_WHOLE_BYTES: number = 16 * 1024 * 1024;
+/** Read at a time where all of a peer is read page by page, in bytes. */
+const PAGE_BYTES = 256 * 1024;
+
 export interface ImportPayloadsOptions {
   readonly storage: Storage;
   readonly views: KeptViews;
@@ -82,6 +85,23 @@ export class ImportPayloads {
     };
     await inTurns(steps.call(this));
     return views;
+  }
+
+  /**
+   * Services as they are now, a page of the storage at a time, but for those that are being written, or of whose nodes another service
+   * says something newer. None of it is kept.
+   */
+  async *pages(peer: ImportPeer): AsyncGenerator<ReadonlyMap<StoredService, PayloadView>, void> {
+    for await (const { entries } of this.#options.storage.pages([...IMPORTS_PREFIX, peer.id], PAGE_BYTES)) {
+      const views = new Map<StoredService, PayloadView>();
+      for (const entry of entries) {
+        const service = peer.index.get(entry.key[2] ?? "");
+        const value = service && payloadIn(entry, service);
+        if (service === undefined || value === undefined || service.holds.some(isOutdated)) continue;
+        views.set(service, { value, nodes: noNodes, apart: service.apart });
+      }
+      yield views;
+    }
   }
 
   /** Nodes as the services that speak for them have them, by name. Call it in a turn of the peer. */

@@ -2,6 +2,7 @@ import { ChangeFeed } from "../base/change-feed.js";
 import { Signal } from "../base/signal.js";
 import type { PayloadView } from "../payload/payload-parts.js";
 import { type ImportTotals, PeerIndex } from "./import-index.js";
+import type { KeptNodes, PeerSummaries } from "./peer-lists.js";
 
 /** A former service; undefined: it had no instances; `lost`: another process wrote over it before it was read here. */
 export type Former = PayloadView | undefined | "lost";
@@ -27,6 +28,10 @@ export class ImportPeer {
   readonly addressed: Set<string> = new Set();
   /** Nothing comes any more: its peering was deleted. */
   over = false;
+  /** There once somebody has asked for a list of its services. */
+  summaries: PeerSummaries | undefined;
+  /** There once somebody has asked for a list of its nodes. */
+  nodes: KeptNodes | undefined;
   /** By service; {@link ALL}. */
   readonly #following = new Map<string, Following>();
 

@@ -39,6 +39,11 @@ export interface ImportLimits extends PayloadLimits {
   readonly indexBytesPerPeer: number;
   /** The same of all peers together. Default 128 MiB. */
   readonly indexBytesInAll: number;
+  /**
+   * Bytes of memory, about, for what lists show of services, of all peers that somebody lists: 400 for a service, with its texts. More is
+   * read and decoded for each list. Default 64 MiB.
+   */
+  readonly summaryBytesInAll: number;
 }
 
 const MiB = 1024 * 1024;
@@ -51,6 +56,7 @@ export const defaultImportLimits: ImportLimits = {
   payloadBytesInAll: 1024 * MiB,
   indexBytesPerPeer: 64 * MiB,
   indexBytesInAll: 128 * MiB,
+  summaryBytesInAll: 64 * MiB,
 };
 
 /** A message of a peer: all instances of one service, or the names of all services it exports now. */

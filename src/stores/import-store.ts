@@ -4,9 +4,9 @@ import { isStorageFault, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
 import { StepMeter, type Steps } from "../base/steps.js";
-import { inTurns, sortSteps } from "../base/turns.js";
+import { inTurns } from "../base/turns.js";
 import type { ServiceInstance } from "../model/instance.js";
-import { type DecodedNode, decodeNode, type EncodedNode } from "../payload/imported-payload.js";
+import { type DecodedNode, decodeNode } from "../payload/imported-payload.js";
 import type { PayloadView } from "../payload/payload-parts.js";
 import { IMPORTS_PREFIX } from "../storage/keys.js";
 import { cutWrites, fits } from "../storage/limits.js";
@@ -15,6 +15,7 @@ import type { Expectation, Key, Storage, StorageLimits, Write } from "../storage
 import { lowerCase } from "../syntax/names.js";
 import { HeldImports, type Part } from "./held-imports.js";
 import { holders, type PeerIndex, type StoredService } from "./import-index.js";
+import { ImportNodes } from "./import-nodes.js";
 import { ImportPayloads } from "./import-payloads.js";
 import { ALL, type ImportPeer } from "./import-peer.js";
 import {
@@ -25,10 +26,13 @@ import {
   type PlannedWrite,
 } from "./import-plan.js";
 import { encodeRow, rowKey } from "./import-rows.js";
+import { ImportSummaries } from "./import-summaries.js";
 import { type FollowOptions, type ImportChange, type ImportPart, watchParts, watchWhole } from "./import-watch.js";
+import type { ImportedSummary, ListedNode } from "./peer-lists.js";
 
 export { defaultImportLimits, type ImportItem, type ImportLimits } from "./import-plan.js";
 export type { ImportChange, ImportDifference, ImportPart, ImportSnapshot } from "./import-watch.js";
+export type { ImportedSummary, ListedNode } from "./peer-lists.js";
 
 /** A service that has instances. */
 export interface ImportedService {
@@ -63,9 +67,6 @@ const KEPT_BYTES = 16 * 1024 * 1024;
 const ROW_BYTES = 512;
 /** Nodes that were asked for last and are kept, of all peers. */
 const KEPT_NODES = 1_000;
-/** About as many fields as decoding a node costs. */
-const NODE_FIELDS = 20;
-
 const DAMAGED = {
   incident: "import-damaged",
   message: "a stored import is damaged: it is dropped, and fetched again",
@@ -118,6 +119,8 @@ export class ImportStore implements AsyncDisposable {
   readonly #incidents: Incidents;
   readonly #mayDelete: () => boolean;
   readonly #payloads: ImportPayloads;
+  readonly #summaries: ImportSummaries;
+  readonly #nodes: ImportNodes;
   readonly #damaged = new Signal<[peeringId: string]>();
   /** By peer and name; the one asked for last comes last. */
   readonly #keptNodes = new Map<string, KeptNode>();
@@ -139,6 +142,12 @@ export class ImportStore implements AsyncDisposable {
       views: held.views,
       onDamaged: (peer, service, turn) => this.#dropDamaged(peer, service, turn),
     });
+    this.#summaries = new ImportSummaries({
+      payloads: this.#payloads,
+      most: this.#limits.summaryBytesInAll,
+      incidents: this.#incidents,
+    });
+    this.#nodes = new ImportNodes(this.#payloads, this.#limits.summaryBytesInAll);
   }
 
   /**
@@ -203,6 +212,18 @@ export class ImportStore implements AsyncDisposable {
   /** Every service of a peer that has instances, by lower-cased name. */
   services(peeringId: string): readonly ImportedService[] {
     return (this.#held.peers.get(peeringId)?.index.sorted() ?? []).map(asImported);
+  }
+
+  /**
+   * Every service of a peer as lists show it, in byte order of the names; also services that only proxies speak for. A summary is the
+   * same object until anything of its service changes, as far as they fit in the memory for them.
+   * @param peer - the name of the peering.
+   * @throws {PeeringError} as `Storage.read`.
+   */
+  async summaries(peeringId: string, peer: string): Promise<readonly ImportedSummary[]> {
+    const held = this.#held.peers.get(peeringId);
+    if (held === undefined) return [];
+    return this.#summaries.list(held, peer, (task) => this.#replica.run(peeringId, task));
   }
 
   /** One service of a peer; undefined when it has no instances. */
@@ -270,17 +291,13 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * Every node that holds an imported instance, with the checks of the node itself, by name.
+   * Every node that holds an imported instance, with the checks of the node itself, by name. Each is the same object until it or a
+   * service on it changes, as far as they fit in the memory for them.
    * @throws {PeeringError} as `Storage.read`.
    */
-  async nodes(peeringId: string): Promise<readonly DecodedNode[]> {
+  async nodes(peeringId: string): Promise<readonly ListedNode[]> {
     const peer = this.#held.peers.get(peeringId);
-    if (peer === undefined) return [];
-    const found = await this.#replica.run(peeringId, (turn) =>
-      this.#payloads.newestNodes(peer, peer.index.nodes(), turn),
-    );
-    const nodes = await inTurns(decodeAll(found.values()));
-    return inTurns(sortSteps(nodes, (left, right) => compareUtf8(left.node.name, right.node.name)));
+    return peer === undefined ? [] : this.#replica.run(peeringId, (turn) => this.#nodes.list(peer, turn));
   }
 
   /**
@@ -329,6 +346,7 @@ export class ImportStore implements AsyncDisposable {
       const done = (): void => {};
       for (const writes of cutWrites(deletionsOf(left), limits)) await turn.commit({ writes, expect, done });
       await turn.commit({ writes: [], expect, isLast: true, done });
+      this.#forgetLists(peer);
       // Addresses that were claimed for a commit that was refused.
       await this.#release(peer, [...peer.addressed]);
     });
@@ -378,6 +396,7 @@ export class ImportStore implements AsyncDisposable {
       // Nothing more can be told.
     }
     peer.over = true;
+    this.#forgetLists(peer);
     peer.wake();
   }
 
@@ -398,6 +417,11 @@ export class ImportStore implements AsyncDisposable {
       isClosed: () => this.#isClosed,
       run: (task) => this.#replica.run(peeringId, task),
     };
+  }
+
+  #forgetLists(peer: ImportPeer): void {
+    this.#summaries.release(peer);
+    this.#nodes.release(peer);
   }
 
   /** A service as it is now; undefined: it has no instances. */
@@ -556,14 +580,4 @@ function* rowSteps(peeringId: string, part: Part): Steps<readonly Write[]> {
     if (meter.isOver(10 + ((value?.length ?? 0) >>> 8))) yield;
   }
   return writes;
-}
-
-function* decodeAll(nodes: Iterable<EncodedNode>): Steps<readonly DecodedNode[]> {
-  const decoded: DecodedNode[] = [];
-  const meter = new StepMeter();
-  for (const encoded of nodes) {
-    decoded.push(decodeNode(encoded));
-    if (meter.isOver(NODE_FIELDS)) yield;
-  }
-  return decoded;
 }

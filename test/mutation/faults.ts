@@ -44,6 +44,10 @@ const DIALER = "src/host/dialer.ts";
 const APPLY_QUEUE = "src/host/apply-queue.ts";
 const IMPORTS = "src/stores/import-store.ts";
 const FOLLOWING = "test/unit/stores/import-following.test.ts";
+const HELD_IMPORTS = "src/stores/held-imports.ts";
+const PEER_LISTS = "src/stores/peer-lists.ts";
+const SUMMARIES = "src/stores/import-summaries.ts";
+const OF_SUMMARIES = "test/unit/stores/import-summaries.test.ts";
 const SESSION = "src/replication/session.ts";
 const OUTBOUND = "src/replication/outbound.ts";
 const LEVEL = "src/storage/level.ts";
@@ -911,6 +915,70 @@ export const plantedFaults: readonly PlantedFault[] = [
       "return kept.reply;",
     ],
     KEPT_REPLIES,
+  ),
+  fault(
+    "summary-from-before-a-commit",
+    "a list shows an imported service as it was before the last commit",
+    [
+      HELD_IMPORTS,
+      "    this.views.drop(service);\n    peer.summaries?.changed(service);\n",
+      "    this.views.drop(service);\n",
+    ],
+    OF_SUMMARIES,
+  ),
+  fault(
+    "summary-without-a-new-proxy",
+    "a list shows an imported service without the proxy that has come for it",
+    [HELD_IMPORTS, "        peer.summaries?.changed(service);\n", ""],
+    OF_SUMMARIES,
+  ),
+  fault(
+    "summary-without-a-foreign-service",
+    "a host that does not lead lists imports without a service that has come",
+    [
+      HELD_IMPORTS,
+      "      const service = yield* index.putSteps(head, revision);\n      peer.summaries?.changed(service);\n",
+      "      yield* index.putSteps(head, revision);\n",
+    ],
+    OF_SUMMARIES,
+  ),
+  fault(
+    "summary-of-its-name-alone",
+    "a list shows a service as before when a proxy for it has changed",
+    [PEER_LISTS, "    for (const name of mesh) this.#forget(name);\n", ""],
+    OF_SUMMARIES,
+  ),
+  fault(
+    "summary-begun-before-a-commit",
+    "a list keeps what it made of a payload that was written over meanwhile",
+    [PEER_LISTS, "    for (const made of this.making) made.delete(key);\n", ""],
+    OF_SUMMARIES,
+  ),
+  fault(
+    "summaries-without-a-bound",
+    "what lists show of imports takes as much memory as there is",
+    [SUMMARIES, "    if (this.#bytes + one.bytes <= this.#most) {", "    if (this.#bytes >= 0) {"],
+    OF_SUMMARIES,
+  ),
+  fault(
+    "listed-node-of-an-older-description",
+    "a list of imported nodes shows one as it was decoded first",
+    [
+      "src/stores/import-nodes.ts",
+      "    if (kept?.low !== newest.low || kept.high !== newest.high) {",
+      "    if (kept === undefined) {",
+    ],
+    OF_SUMMARIES,
+  ),
+  fault(
+    "listed-node-of-an-older-revision",
+    "a list of imported nodes has the index of an older change",
+    [
+      "src/stores/import-nodes.ts",
+      "const isSame = kept.listed.revision === revision;",
+      "const isSame = revision >= 0n;",
+    ],
+    OF_SUMMARIES,
   ),
   fault(
     "kept-answers-from-before-a-write",
@@ -2286,7 +2354,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "shared-checks-summed-for-each",
     "a summary of a service looks at the checks of a node again for each instance on it",
     [
-      "src/http/ui.ts",
+      "src/model/service-summary.ts",
       "      if (group.size > LISTED_AT_ONCE) this.#groups",
       "      if (group.size > 1e9) this.#groups",
     ],

@@ -64,7 +64,9 @@ describe("whole answers that list imports", { timeout: 60_000 }, () => {
   it("are made once, until something changes that they tell", async () => {
     await using pair = await peered();
     const { a, b } = pair;
-    const reads = (["watch", "instances", "nodes"] as const).map((name) => mock.method(ImportStore.prototype, name));
+    const reads = (["watch", "instances", "nodes", "summaries"] as const).map((name) =>
+      mock.method(ImportStore.prototype, name),
+    );
     const count = (): number => reads.reduce((sum, each) => sum + each.mock.callCount(), 0);
     for (const path of PATHS) {
       const first = await text(b, path);
@@ -87,6 +89,37 @@ describe("whole answers that list imports", { timeout: 60_000 }, () => {
       if (!path.includes("/catalog/nodes")) assert.match(after, /late/, path);
     }
     mock.restoreAll();
+  });
+
+  it("tell the same as all that is decoded for a filter that holds of all", async () => {
+    await using pair = await peered();
+    const { a, b } = pair;
+    const at = { node: "n2", address };
+    await register(a, "Web-2", "critical");
+    await a.host.catalog.register({ ...at, service: { name: "web", port: 81, tags: ["late", "a"] } });
+    await a.host.catalog.register({ ...at, checks: [{ checkId: "disk", name: "disk", status: "warning" }] });
+    await b.host.catalog.register({ ...at, service: { name: "web", port: 82 } });
+    await b.host.catalog.register({ ...at, service: { name: "local", port: 82 } });
+    const proxy = {
+      kind: "connect-proxy" as const,
+      id: "p",
+      name: "web-sidecar-proxy",
+      port: 9,
+      proxy: { destinationServiceName: "web" },
+    };
+    await b.host.catalog.register({ ...at, service: proxy });
+    const { imports } = b.host;
+    await eventually(() => imports.count({ peer: "cluster-a" }).instances === 3, AbortSignal.timeout(20_000));
+    for (const [path, filter] of [
+      [`/v1/catalog/services?${PEER}`, "ServiceName != none"],
+      [`/v1/catalog/nodes?${PEER}`, "Node != none"],
+      [`/v1/internal/ui/services?${PEER}`, "Service.Service != none"],
+      ["/v1/internal/ui/services?", "Service.Service != none"],
+    ] as const) {
+      const whole = await text(b, path);
+      assert.match(whole, /web|n1/i, path);
+      assert.equal(await text(b, `${path}&filter=${encodeURIComponent(filter)}`), whole, path);
+    }
   });
 
   it("are not for callers who may see less", async () => {

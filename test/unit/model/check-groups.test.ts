@@ -6,7 +6,6 @@ import { selectedInstances } from "../../../src/config/prepared-query.js";
 import { healthy, weightOf } from "../../../src/dns/answer.js";
 import { compileFilter } from "../../../src/http/filter/filter.js";
 import { instanceFields } from "../../../src/http/records.js";
-import { Summary } from "../../../src/http/ui.js";
 import { endpointOf } from "../../../src/mesh/snapshot/endpoints.js";
 import {
   CheckGroup,
@@ -20,6 +19,7 @@ import {
   withGroups,
 } from "../../../src/model/check-groups.js";
 import type { Check, ServiceInstance } from "../../../src/model/instance.js";
+import { SummaryMaker } from "../../../src/model/service-summary.js";
 import { PayloadEncoder } from "../../../src/payload/exported-payload.js";
 import type { IndexedCheck } from "../../../src/stores/catalog.js";
 import { check, instance, node, service } from "../config/export-fixtures.js";
@@ -81,14 +81,14 @@ const questions: Readonly<Record<string, (views: Views) => unknown>> = {
   "a filter that holds of none": filters('Checks.Status == "critical"'),
   "a filter that holds of all": filters('Checks.Status != "passing" or Checks.CheckID != "x"'),
   "a summary": (views) => {
-    const summary = new Summary("web", "");
+    const summary = new SummaryMaker("web");
     for (const view of views) summary.add(view);
-    return summary.json();
+    return summary.summary();
   },
   "a summary of a proxy": (views) => {
-    const summary = new Summary("web", "");
+    const summary = new SummaryMaker("web");
     for (const view of views) summary.addProxy(view);
-    return summary.json();
+    return summary.summary();
   },
 };
 
