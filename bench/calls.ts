@@ -60,6 +60,8 @@ export interface BenchCalls {
    * exchange of secrets until `services` services have arrived.
    */
   drain(argument: { token: string; services: number }): Promise<number>;
+  /** The port of its DNS, which bounds no large answers. */
+  serveDns(): Promise<number>;
   serveBare(): Promise<BareServer>;
   /** Seconds from `connect` to the last byte read by the server. */
   sendBare(argument: BareServer & { bytes: number }): Promise<number>;

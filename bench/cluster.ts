@@ -2,6 +2,7 @@
 import { connect, createSecureServer, type Http2SecureServer } from "node:http2";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { systemClock, systemRandom } from "../src/base/environment.js";
+import { type DnsServer, dnsServer } from "../src/dns/index.js";
 import { createHost, type PeeringHost } from "../src/host/host.js";
 import { defaultLimits, type HostLimits } from "../src/host/options.js";
 import type { ServiceInstance } from "../src/model/instance.js";
@@ -21,6 +22,7 @@ import type { BenchCalls, Load } from "./calls.js";
 import { serveCalls } from "./calls.js";
 
 let host: PeeringHost | undefined;
+let dns: DnsServer | undefined;
 let bare: Http2SecureServer | undefined;
 const watching = new AbortController();
 let onDifference: (change: ImportDifference) => void = () => {};
@@ -224,6 +226,11 @@ const calls: BenchCalls = {
     await stream.close();
     return (ended - began) / 1_000;
   },
+  async serveDns() {
+    const largeAnswers = { perSecond: Number.MAX_SAFE_INTEGER };
+    dns = await dnsServer(theHost(), { listen: "127.0.0.1:0", largeAnswers });
+    return Number(dns.address.split(":").at(-1));
+  },
   async serveBare() {
     const authority = await builtInAuthority({
       storage: memoryStorage(),
@@ -273,6 +280,7 @@ const calls: BenchCalls = {
   async stop() {
     watching.abort();
     bare?.close();
+    await dns?.close();
     await host?.[Symbol.asyncDispose]();
   },
 };
