@@ -176,7 +176,7 @@ async function restarts(instances: number): Promise<readonly Restarted[]> {
     const found: Restarted[] = [];
     const again = async (side: "a" | "b", row: string, isThere: (started: Started) => boolean): Promise<void> => {
       await pair[side].end();
-      pair[side] = new BenchProcess(["--expose-gc"]);
+      pair[side] = new BenchProcess([...process.execArgv, "--expose-gc"]);
       const datacenter = side === "a" ? "dc1" : "dc2";
       const started = await pair[side].call("start", { directory: join(directory, side), datacenter, instances });
       if (!isThere(started)) throw new Error(`${row}: not everything is there`);

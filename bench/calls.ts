@@ -96,7 +96,7 @@ export class BenchProcess {
   readonly #waiting = new Map<number, { resolve: (result: unknown) => void; reject: (error: Error) => void }>();
   #next = 0;
 
-  constructor(execArgv: readonly string[] = []) {
+  constructor(execArgv: readonly string[] = process.execArgv) {
     this.#child = fork(fileURLToPath(new URL("cluster.js", import.meta.url)), [], { execArgv: [...execArgv] });
     this.#child.on("message", ({ id, result, error }: Reply) => {
       const waiting = this.#waiting.get(id);

@@ -4,6 +4,8 @@ import { sortSteps } from "./turns.js";
 /** With more changes than this since the last look, and more than a fourth of all, everything is sorted again. */
 const MANY_CHANGES = 1_000;
 const PART = 4;
+/** So few changes are put in their places one by one. */
+const FEW_CHANGES = 32;
 
 /**
  * Things in an order that is made when somebody looks, and kept as they come and go, as long as somebody looks now and then: what
@@ -50,6 +52,7 @@ export class KeptOrder<Item extends object> {
   }
 
   #merged(sorted: readonly Item[]): readonly Item[] {
+    if (this.#added.size + this.#removed.size <= FEW_CHANGES) return this.#moved(sorted);
     const added = [...this.#added].sort(this.#compare);
     const merged: Item[] = [];
     let next = 0;
@@ -67,6 +70,32 @@ export class KeptOrder<Item extends object> {
     this.#added.clear();
     this.#removed.clear();
     return merged;
+  }
+
+  /** Of few changes: each has its place looked for, and the others are moved. */
+  #moved(sorted: readonly Item[]): readonly Item[] {
+    const moved = sorted.slice();
+    for (const item of this.#removed) {
+      let place = this.#placeOf(item, moved);
+      while (place < moved.length && moved[place] !== item) place++;
+      moved.splice(place, 1);
+    }
+    for (const item of this.#added) moved.splice(this.#placeOf(item, moved), 0, item);
+    this.#added.clear();
+    this.#removed.clear();
+    return moved;
+  }
+
+  /** The first place with nothing before it that does not come before the item. */
+  #placeOf(item: Item, sorted: readonly Item[]): number {
+    let [low, high] = [0, sorted.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const there = sorted[middle];
+      if (there !== undefined && this.#compare(there, item) < 0) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   #note(item: Item, undone: Set<Item>, done: Set<Item>): void {

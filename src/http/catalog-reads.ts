@@ -1,7 +1,6 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { derived, type Listing, listing } from "../model/listing.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
-import type { ImportedSummary } from "../stores/import-store.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { answerRead } from "./answer-read.js";
@@ -95,11 +94,9 @@ async function services(call: Call): Promise<Answer> {
     }
     if (peer !== "" && !byNode && visible.everything && options.filter === "") {
       await call.room(call.host.imports.count({ peer }).services * TAGS_BYTES);
+      const all = await call.host.imports.summaries({ peer });
       // Those that only proxies speak for are no services of the catalog.
-      const listed: ImportedSummary[] = [];
-      await forEach(await call.host.imports.summaries({ peer }), (summary) => {
-        if (summary.instances > 0) listed.push(summary);
-      });
+      const listed = all.some(({ instances }) => instances === 0) ? all.filter(({ instances }) => instances > 0) : all;
       const json = call.map(
         derived(listed, (summary) => summary),
         ({ ownName }) => ownName,

@@ -27,6 +27,8 @@ interface ListTexts {
   /** Changes with everything beside the records that the texts depend on. */
   basis: bigint;
   bytes: number;
+  /** Of a map: the records of the last one, which were in the order of their keys. */
+  inOrder: readonly object[];
   /** When it was asked for last, in questions. */
   asked: number;
 }
@@ -67,7 +69,7 @@ export class KeptTexts {
   /** As {@link list}, a map. @param items - in byte order of their keys; others are put in it, and not kept. */
   map<Item>(form: string, items: Listing<Item>, keyOf: (item: Item) => string, json: (item: Item) => Json): Json {
     const records = recordsOf(items);
-    if (records === undefined || records.length < FEW || !isSorted(items, keyOf)) {
+    if (records === undefined || records.length < FEW || !this.#isSorted(form, records, items, keyOf)) {
       return LazyMap.of(
         Array.from(items, (item) => [keyOf(item), item] as const),
         json,
@@ -77,12 +79,31 @@ export class KeptTexts {
       const item = items.at(index);
       return item === undefined ? "" : keyOf(item);
     };
-    return new KeptList(items.length, elementsOf(items, json), this.#texts(form, records, 0n), keyAt);
+    const texts = this.#texts(form, records, 0n);
+    const list = this.#lists.get(form);
+    if (list !== undefined) list.inOrder = records;
+    return new KeptList(items.length, elementsOf(items, json), texts, keyAt);
+  }
+
+  /** Keys of neighbours that were neighbours in the last list of the form are not compared again. */
+  #isSorted<Item>(
+    form: string,
+    records: readonly object[],
+    items: Listing<Item>,
+    keyOf: (item: Item) => string,
+  ): boolean {
+    const before = this.#lists.get(form)?.inOrder ?? [];
+    for (let index = 1; index < records.length; index++) {
+      if (records[index] === before[index] && records[index - 1] === before[index - 1]) continue;
+      const [left, right] = [items.at(index - 1), items.at(index)];
+      if (left === undefined || right === undefined || compareUtf8(keyOf(left), keyOf(right)) >= 0) return false;
+    }
+    return true;
   }
 
   #texts(form: string, records: readonly object[], basis: bigint): ElementTexts {
     if (this.#lists.get(form)?.basis !== basis) this.#drop(form);
-    const list: ListTexts = this.#lists.get(form) ?? { runs: new Map(), basis, bytes: 0, asked: 0 };
+    const list: ListTexts = this.#lists.get(form) ?? { runs: new Map(), basis, bytes: 0, inOrder: [], asked: 0 };
     this.#lists.delete(form);
     this.#lists.set(form, list);
     list.asked = ++this.#asked;
@@ -171,16 +192,6 @@ function bytesOf({ records, text }: Run): number {
 function isAt(run: Run, records: readonly object[], index: number): boolean {
   for (let place = 0; place < run.records.length; place++) {
     if (run.records[place] !== records[index + place]) return false;
-  }
-  return true;
-}
-
-function isSorted<Item>(items: Listing<Item>, keyOf: (item: Item) => string): boolean {
-  let before: string | undefined;
-  for (const item of items) {
-    const key = keyOf(item);
-    if (before !== undefined && compareUtf8(before, key) >= 0) return false;
-    before = key;
   }
   return true;
 }

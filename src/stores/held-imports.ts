@@ -10,9 +10,6 @@ import { type PlannedWrite, storedHeadSteps } from "./import-plan.js";
 import { decodeRow } from "./import-rows.js";
 import { KeptViews } from "./import-views.js";
 
-/** With so many services that have come, they are put in order where that can be done in turns. */
-const MANY_UNSORTED = 1_000;
-
 /** The rows of one commit; undefined: the service goes. */
 export type Part = ReadonlyMap<string, PlannedWrite | undefined>;
 
@@ -190,7 +187,7 @@ export class HeldImports implements ReplicaContents {
       this.#changes(peer, service);
       changed.push(service.key);
     });
-    if (peer.index.unsorted >= MANY_UNSORTED) yield* peer.index.sortSteps();
+    if (peer.index.isToBeSorted) yield* peer.index.sortSteps();
     return changed;
   }
 }

@@ -83,6 +83,10 @@ interface Linking {
 
 const noHolds: readonly Hold[] = [];
 
+/** So many services that have come, and so large a part of all, are put in order where that can be done in turns. */
+const MANY_UNSORTED = 1_000;
+const UNSORTED_PART = 16;
+
 /** Nodes linked in one step. */
 export const MANY_NODES = 5_000;
 
@@ -101,6 +105,9 @@ export class PeerIndex {
   #changed = new Set<ImportedNode>();
   #sorted: readonly StoredService[] = [];
   #unsorted: StoredService[] = [];
+  /** Services that have gone, and how many of them had when the others were put in order. */
+  #gone = 0;
+  #sortedWith = 0;
   instances = 0;
   payloadBytes = 0;
   indexBytes = 0;
@@ -139,15 +146,21 @@ export class PeerIndex {
     const { length } = this.#unsorted;
     if (length === 0 && this.#sorted.length <= this.#services.size) return this.#sorted;
     const isThere = (service: StoredService): boolean => this.#services.get(service.key) === service;
+    const gone = this.#gone;
+    const isWhole = gone === this.#sortedWith;
     const come = yield* sortSteps(this.#unsorted.filter(isThere), byKey);
-    this.#sorted = yield* mergeSteps(this.#sorted.filter(isThere), come, byKey);
+    this.#sorted = yield* mergeSteps(isWhole ? this.#sorted : this.#sorted.filter(isThere), come, byKey);
     this.#unsorted = this.#unsorted.slice(length);
+    this.#sortedWith = gone;
     return this.#sorted;
   }
 
-  /** Services that have come since they were put in order. */
-  get unsorted(): number {
-    return this.#unsorted.length;
+  /**
+   * Whether so many services have come since they were put in order that it is time to do it again: a part of all, or a peer with very
+   * many of them would have them merged again and again.
+   */
+  get isToBeSorted(): boolean {
+    return this.#unsorted.length >= Math.max(MANY_UNSORTED, this.#sorted.length / UNSORTED_PART);
   }
 
   node(name: string): ImportedNode | undefined {
@@ -243,6 +256,7 @@ export class PeerIndex {
     if (service === undefined) return;
     this.#count(service, -1);
     this.#services.delete(key);
+    this.#gone++;
     this.instances -= service.instances;
     this.#speakFor(service, []);
     for (const hold of service.holds) this.#letGo(hold);

@@ -39,17 +39,21 @@ export class ImportNodes {
   /** Every node of a peer by name. Call it in a turn of the peer. */
   async list(peer: ImportPeer, turn: Turn): Promise<readonly ListedNode[]> {
     const { index } = peer;
-    let known = peer.nodes?.nodes ?? new Map<ImportedNode, KeptNode>();
+    const nodes = peer.nodes?.nodes ?? new Map<ImportedNode, KeptNode>();
+    let { order = [] } = peer.nodes ?? {};
     for (;;) {
-      const { nodes, missing } = await inTurns(knownSteps(index, known));
+      const { missing, isSame } = await inTurns(knownSteps(index, nodes));
+      // Should this list fail, the next one makes an order of its own.
+      if (missing.length > 0 || !isSame) this.release(peer);
       if (missing.length === 0) {
-        this.#keep(peer, nodes);
-        const all = Array.from(nodes.values(), ({ listed }) => listed);
-        return inTurns(sortSteps(all, (left, right) => compareUtf8(left.node.name, right.node.name)));
+        if (!isSame || order.length !== nodes.size) order = await inTurns(orderSteps(nodes));
+        this.#keep(peer, nodes, order);
+        return inTurns(listedSteps(nodes, order));
       }
+      order = [];
       // Where a service turns out to be damaged, another one describes its nodes then.
       const encoded = await this.#payloads.newestNodes(peer, missing, turn);
-      known = await inTurns(decodedSteps(index, encoded, nodes));
+      await inTurns(decodedSteps(index, encoded, nodes));
     }
   }
 
@@ -60,7 +64,7 @@ export class ImportNodes {
     this.#peers.delete(peer);
   }
 
-  #keep(peer: ImportPeer, nodes: ReadonlyMap<ImportedNode, KeptNode>): void {
+  #keep(peer: ImportPeer, nodes: Map<ImportedNode, KeptNode>, order: readonly ImportedNode[]): void {
     this.release(peer);
     const asked = ++this.#asked;
     let bytes = 0;
@@ -70,42 +74,68 @@ export class ImportNodes {
       this.release(other);
     }
     if (this.#bytes + bytes > this.#most) return;
-    peer.nodes = { nodes, bytes, asked };
+    peer.nodes = { nodes, order, bytes, asked };
     this.#bytes += bytes;
     this.#peers.add(peer);
   }
 }
 
-/** The nodes that are known as they are, and those that are not. */
+/** Brings nodes up to the index. @returns those that are not known as they are, and whether none has come or gone. */
 function* knownSteps(
   index: PeerIndex,
-  known: ReadonlyMap<ImportedNode, KeptNode>,
-): Steps<{ readonly nodes: Map<ImportedNode, KeptNode>; readonly missing: readonly ImportedNode[] }> {
-  const nodes = new Map<ImportedNode, KeptNode>();
+  nodes: Map<ImportedNode, KeptNode>,
+): Steps<{ readonly missing: readonly ImportedNode[]; readonly isSame: boolean }> {
   const missing: ImportedNode[] = [];
   const meter = new StepMeter();
+  let known = 0;
   for (const node of index.nodes()) {
     if (meter.isOver(4)) yield;
     const { newest } = node;
-    const kept = known.get(node);
     if (newest === undefined) continue;
+    const kept = nodes.get(node);
+    if (kept !== undefined) known++;
     if (kept?.low !== newest.low || kept.high !== newest.high) {
       missing.push(node);
       continue;
     }
     // The newest of those that hold a node was committed last.
     const { revision } = newest.service;
-    const isSame = kept.listed.revision === revision;
-    nodes.set(node, isSame ? kept : { ...kept, listed: { ...kept.listed, revision } });
+    if (kept.listed.revision !== revision) nodes.set(node, { ...kept, listed: { ...kept.listed, revision } });
   }
-  return { nodes, missing };
+  const isSame = known === nodes.size;
+  for (const node of isSame ? [] : nodes.keys()) {
+    if (node.newest === undefined) nodes.delete(node);
+    if (meter.isOver(2)) yield;
+  }
+  return { missing, isSame };
+}
+
+/** Nodes in the order of their names. */
+function* orderSteps(nodes: ReadonlyMap<ImportedNode, KeptNode>): Steps<readonly ImportedNode[]> {
+  const named = Array.from(nodes, ([node, { listed }]) => ({ node, name: listed.node.name }));
+  const sorted = yield* sortSteps(named, (left, right) => compareUtf8(left.name, right.name));
+  return sorted.map(({ node }) => node);
+}
+
+function* listedSteps(
+  nodes: ReadonlyMap<ImportedNode, KeptNode>,
+  order: readonly ImportedNode[],
+): Steps<readonly ListedNode[]> {
+  const all: ListedNode[] = [];
+  const meter = new StepMeter();
+  for (const node of order) {
+    const kept = nodes.get(node);
+    if (kept !== undefined) all.push(kept.listed);
+    if (meter.isOver(2)) yield;
+  }
+  return all;
 }
 
 function* decodedSteps(
   index: PeerIndex,
   encoded: ReadonlyMap<string, EncodedNode>,
   nodes: Map<ImportedNode, KeptNode>,
-): Steps<Map<ImportedNode, KeptNode>> {
+): Steps<void> {
   const meter = new StepMeter();
   for (const [name, one] of encoded) {
     const node = index.node(name);
@@ -115,7 +145,6 @@ function* decodedSteps(
     nodes.set(node, { low, high, listed: { ...decodeNode(one), revision: service.revision }, bytes: memoryOf(one) });
     if (meter.isOver(NODE_FIELDS)) yield;
   }
-  return nodes;
 }
 
 function memoryOf({ record, checks }: EncodedNode): number {

@@ -162,7 +162,7 @@ export class ImportSummaries {
     for (const each of sources) {
       const summary = await this.#summary(each);
       const kept = summary && (await inTurns(compactSteps(summary, listed)));
-      if (meter.isOver(each.bytes >>> 1)) await setImmediate();
+      if (meter.isOver(each.bytes)) await setImmediate();
       if (!made.has(each.key) || summaries.kept.has(each.key)) continue;
       if (kept === undefined) summaries.missing.delete(each.key);
       else this.#keep(listed, each.key, kept);

@@ -103,7 +103,9 @@ export interface KeptNode {
 
 /** The nodes of a peer that are kept. */
 export interface KeptNodes {
-  readonly nodes: ReadonlyMap<ImportedNode, KeptNode>;
+  readonly nodes: Map<ImportedNode, KeptNode>;
+  /** In the order of their names. */
+  readonly order: readonly ImportedNode[];
   readonly bytes: number;
   /** When the list was asked for, in lists. */
   readonly asked: number;

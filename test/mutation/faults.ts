@@ -961,6 +961,34 @@ export const plantedFaults: readonly PlantedFault[] = [
     OF_SUMMARIES,
   ),
   fault(
+    "imports-sorted-again-and-again",
+    "the services of a peer are put in order with every thousand that come",
+    ["src/stores/import-index.ts", "Math.max(MANY_UNSORTED, this.#sorted.length / UNSORTED_PART)", "MANY_UNSORTED"],
+    "test/unit/stores/import-index.test.ts",
+  ),
+  fault(
+    "imports-listed-when-gone",
+    "a service that has gone is listed among those of its peer",
+    ["src/stores/import-index.ts", "const isWhole = gone === this.#sortedWith;", "const isWhole = gone >= 0;"],
+    "test/unit/stores/import-index.test.ts",
+  ),
+  fault(
+    "kept-map-out-of-order",
+    "a map is written in the order of its list where a key that is not in order has come",
+    [
+      "src/http/kept-texts.ts",
+      "if (records[index] === before[index] && records[index - 1] === before[index - 1]) continue;",
+      "if (records[index] === before[index]) continue;",
+    ],
+    "test/unit/http/kept-texts.test.ts",
+  ),
+  fault(
+    "order-without-another-one",
+    "a thing that goes is taken for another one of its place in the order",
+    ["src/base/kept-order.ts", "      while (place < moved.length && moved[place] !== item) place++;\n", ""],
+    "test/unit/base/kept-order.test.ts",
+  ),
+  fault(
     "listed-node-of-an-older-description",
     "a list of imported nodes shows one as it was decoded first",
     [
@@ -973,11 +1001,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "listed-node-of-an-older-revision",
     "a list of imported nodes has the index of an older change",
-    [
-      "src/stores/import-nodes.ts",
-      "const isSame = kept.listed.revision === revision;",
-      "const isSame = revision >= 0n;",
-    ],
+    ["src/stores/import-nodes.ts", "if (kept.listed.revision !== revision) nodes.set", "if (revision < 0n) nodes.set"],
     OF_SUMMARIES,
   ),
   fault(

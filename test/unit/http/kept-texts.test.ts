@@ -27,6 +27,16 @@ const items = (count: number, length: number, first = 0): Item[] =>
   Array.from({ length: count }, (_, index) => ({ id: first + index, text: "x".repeat(length) }));
 
 describe("the kept texts of lists", () => {
+  it("of a map are in the order of its keys, also where one that is not takes the place of one that was", () => {
+    const kept = new KeptTexts(MIB, new Incidents());
+    const keyOf = ({ id }: Item): string => String(id).padStart(9, "0");
+    const all = items(100, 10, 100);
+    for (const now of [all, all.with(50, { id: 1, text: "first" }), all.with(0, { id: 500, text: "last" }), all]) {
+      const json = kept.map("form", listOf(now), keyOf, (item) => ({ ...item }));
+      assert.equal(textOf(json), writeJson(new Map(now.map((item) => [keyOf(item), { ...item }]))));
+    }
+  });
+
   it("show what the elements are, whatever came, went and changed, and in whatever order", () => {
     const changes = fc.array(
       fc.record({

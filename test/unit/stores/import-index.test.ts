@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import { PeerIndex } from "../../../src/stores/import-index.js";
 import { ImportStore } from "../../../src/stores/import-store.js";
 import { payload, type WireInstance, wireInstance } from "../payload/import-fixtures.js";
 
@@ -47,6 +48,35 @@ describe("the index of imports", () => {
     told.length = 0;
     await upsert(store, "web", wireInstance("web", { node: "n3" }));
     assert.deepEqual(told, []);
+  });
+
+  it("lists services in order, without those that have gone", async () => {
+    const store = await ImportStore.open(memoryStorage());
+    const names = (): readonly string[] => store.services(PEER).map(({ name }) => name);
+    for (const name of ["b", "d", "a"]) await upsert(store, name, wireInstance(name));
+    assert.deepEqual(names(), ["a", "b", "d"]);
+    await upsert(store, "a");
+    await upsert(store, "c", wireInstance("c"));
+    assert.deepEqual(names(), ["b", "c", "d"]);
+    await upsert(store, "c");
+    await upsert(store, "c", wireInstance("c"));
+    assert.deepEqual(names(), ["b", "c", "d"]);
+  });
+
+  it("is put in order a few times while very many services come, not once for each thousand", () => {
+    const index = new PeerIndex({ payloadBytes: 0, indexBytes: 0 });
+    let times = 0;
+    for (let count = 0; count < 200_000; count++) {
+      const key = `s${count}`;
+      index.put(
+        { key, name: key, digest: "", instances: 1, apart: true, bytes: 1, mesh: [], nodes: [], digests: [] },
+        1n,
+      );
+      if (!index.isToBeSorted) continue;
+      index.sorted();
+      times++;
+    }
+    assert.ok(times < 100, `${times} times`);
   });
 
   it("does not fall with a restart, whatever went before it", async () => {
