@@ -1,4 +1,4 @@
-// npm run bench -- [--sizes 1000,10000,100000] [--updates 500] [--burst 2000] [--restart] [--only TEXT] [--json FILE]
+// npm run bench -- [--sizes 1000,10000,100000] [--updates 500] [--burst 2000] [--peers 1000] [--restart] [--only TEXT] [--json FILE]
 //
 // Two processes, level storage, TLS on loopback. Beside each row stands the limit: the same bytes, envelopes and frames
 // included, through a bare node:http2 stream (TLS, large windows, 64 KiB writes) between two such processes, both ways at
@@ -9,12 +9,14 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { BenchProcess, type Load, type Started, type Usage } from "./calls.js";
 import { quantile } from "./figures.js";
+import { manyPeers } from "./many-peers.js";
 
 const { values: options } = parseArgs({
   options: {
     sizes: { type: "string", default: "1000,10000,100000" },
     updates: { type: "string", default: "500" },
     burst: { type: "string", default: "2000" },
+    peers: { type: "string", default: "0" },
     restart: { type: "boolean", default: false },
     only: { type: "string", default: "" },
     json: { type: "string" },
@@ -92,8 +94,8 @@ function loadOf(instances: number, nodes?: number): Load {
 /** A exports the load to B (and B to A): the seconds from the call of establish to the last instance stored. */
 async function sync(pair: Pair, load: Load, both: boolean) {
   const count = load.services * load.instances;
-  await pair.a.call("fill", { load, consumer: "b" });
-  if (both) await pair.b.call("fill", { load, consumer: "a" });
+  await pair.a.call("fill", { load, consumers: ["b"] });
+  if (both) await pair.b.call("fill", { load, consumers: ["a"] });
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
   const before = { exporter: await pair.a.call("usage"), importer: await pair.b.call("usage") };
   const token = await pair.a.call("token", { peerName: "b" });
@@ -141,7 +143,10 @@ async function updates(count: number, burst: number) {
   return withPair(0, async (pair) => {
     await sync(pair, load, false);
     await pair.b.call("watch", { peerName: "a" });
+    const port = await pair.a.call("serveEcho");
     const latencies: number[] = [];
+    const syncs: number[] = [];
+    const roundTrips: number[] = [];
     for (let update = 0; update < count; update++) {
       const service = update % load.services;
       const tag = `u${update}`;
@@ -150,6 +155,9 @@ async function updates(count: number, burst: number) {
       await pair.b.call("usage");
       const began = await pair.a.call("update", { load, service, tag });
       latencies.push((await seen) - began);
+      // In turn with the updates, as both depend on what else the machine does.
+      syncs.push(await pair.a.call("sync"));
+      roundTrips.push(await pair.b.call("roundTrip", { port }));
     }
     const before = { a: await pair.a.call("usage"), b: await pair.b.call("usage") };
     const seen = pair.b.call("sees", { count: burst, tag: "burst" });
@@ -159,6 +167,8 @@ async function updates(count: number, burst: number) {
     const after = { a: await pair.a.call("usage"), b: await pair.b.call("usage") };
     return {
       updateP50Ms: quantile(latencies, 0.5),
+      syncP50Ms: quantile(syncs, 0.5),
+      roundTripP50Ms: quantile(roundTrips, 0.5),
       updateP99Ms: quantile(latencies, 0.99),
       burst,
       burstSeconds,
@@ -264,13 +274,33 @@ for (const size of sizes) {
     printRestarted(one);
   }
 }
-if (!isAsked("update")) process.exit();
-const updateRow = await updates(Number(options.updates), Number(options.burst));
-console.log(
-  `update, one in flight: p50 ${updateRow.updateP50Ms.toFixed(2)} ms, p99 ${updateRow.updateP99Ms.toFixed(2)} ms (${options.updates} updates)`,
-);
-console.log(
-  `burst of ${updateRow.burst} updates: ${updateRow.burstSeconds.toFixed(3)} s, cpu ${updateRow.burstCpuExporter.toFixed(2)} / ${updateRow.burstCpuImporter.toFixed(2)} s`,
-);
+const updateRow =
+  !isAsked("update") || Number(options.updates) === 0
+    ? undefined
+    : await updates(Number(options.updates), Number(options.burst));
+if (updateRow !== undefined) {
+  const { updateP50Ms, updateP99Ms, syncP50Ms, roundTripP50Ms } = updateRow;
+  const { burst, burstSeconds, burstCpuExporter, burstCpuImporter } = updateRow;
+  console.log(
+    [
+      `update, one in flight: p50 ${updateP50Ms.toFixed(2)} ms, p99 ${updateP99Ms.toFixed(2)} ms (${options.updates} updates)`,
+      `beside it: one fdatasync of the same disk p50 ${syncP50Ms.toFixed(2)} ms, one loopback round trip p50 ` +
+        `${roundTripP50Ms.toFixed(2)} ms; an update takes ${(updateP50Ms / (syncP50Ms + roundTripP50Ms)).toFixed(1)}x of both`,
+      `burst of ${burst} updates: ${burstSeconds.toFixed(3)} s, cpu ${burstCpuExporter.toFixed(2)} / ${burstCpuImporter.toFixed(2)} s`,
+    ].join("\n"),
+  );
+}
+const peers = Number(options.peers);
+const peersRow = peers === 0 ? undefined : await withPair(0, ({ a, b }) => manyPeers(a, b, peers));
+if (peersRow !== undefined) {
+  const { services, seconds, exporterCpu, kibPerPeering, idleCpu, updateMs, updateCpuMs } = peersRow;
+  console.log(
+    [
+      `${peers} peers x ${services} services: ${seconds.toFixed(2)} s, cpu of the exporter ${exporterCpu.toFixed(2)} s`,
+      `  ${kibPerPeering.toFixed(0)} KiB a peering, idle ${(idleCpu * 100).toFixed(2)} % of a core`,
+      `  an update of one service at all peers: ${updateMs.toFixed(1)} ms, cpu of the exporter ${updateCpuMs.toFixed(0)} ms`,
+    ].join("\n"),
+  );
+}
 if (options.json !== undefined)
-  writeFileSync(options.json, JSON.stringify({ rows, restarted, ...updateRow }, undefined, 2));
+  writeFileSync(options.json, JSON.stringify({ rows, restarted, ...updateRow, peers: peersRow }, undefined, 2));

@@ -39,7 +39,7 @@ export interface Usage {
 export interface BenchCalls {
   /** With limits that admit `instances` of one peer. The seconds that it took, and how much is there then. */
   start(argument: { directory: string; datacenter: string; instances?: number }): Promise<Started>;
-  fill(argument: { load: Load; consumer: string }): Promise<void>;
+  fill(argument: { load: Load; consumers: readonly string[] }): Promise<void>;
   token(argument: { peerName: string }): Promise<string>;
   establish(argument: { peerName: string; token: string }): Promise<number>;
   imported(argument: { peerName: string; instances: number }): Promise<number>;
@@ -49,6 +49,8 @@ export interface BenchCalls {
   /** When the watcher was told of `count` services that have an instance with the tag. */
   sees(argument: { count: number; tag: string }): Promise<number>;
   burst(argument: { load: Load; count: number; tag: string }): Promise<number>;
+  /** The time on that clock. */
+  now(): Promise<number>;
   /** Begins to measure turns of the event loop again. */
   usage(): Promise<Usage>;
   /** Deletes a peering with all that was imported from it, and returns when that is gone. */
@@ -62,6 +64,18 @@ export interface BenchCalls {
   drain(argument: { token: string; services: number }): Promise<number>;
   /** The port of its DNS, which bounds no large answers. */
   serveDns(): Promise<number>;
+  /**
+   * Becomes one such peer for each token, and stays connected. @returns when the last one had been sent `services` services.
+   */
+  becomePeers(argument: { tokens: readonly string[]; services: number }): Promise<number>;
+  /** When all of these peers have been sent a service once more. */
+  peersSee(argument: { service: string }): Promise<number>;
+  /** Sends back each byte that comes to the port. */
+  serveEcho(): Promise<number>;
+  /** Milliseconds that a byte takes to the echo of another process and back, over one connection that is kept. */
+  roundTrip(argument: { port: number }): Promise<number>;
+  /** Milliseconds that one `fdatasync` of a few hundred new bytes takes, on the disk of the host's storage. */
+  sync(): Promise<number>;
   serveBare(): Promise<BareServer>;
   /** Seconds from `connect` to the last byte read by the server. */
   sendBare(argument: BareServer & { bytes: number }): Promise<number>;

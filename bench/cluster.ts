@@ -1,5 +1,8 @@
 // One side of the benchmark: a host on disk and TLS, or one end of a bare HTTP/2 stream, driven by the parent.
+import { once } from "node:events";
+import { type FileHandle, open } from "node:fs/promises";
 import { connect, createSecureServer, type Http2SecureServer } from "node:http2";
+import { connect as connectTcp, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { systemClock, systemRandom } from "../src/base/environment.js";
 import { type DnsServer, dnsServer } from "../src/dns/index.js";
@@ -10,20 +13,31 @@ import { encodeServicePayload } from "../src/payload/exported-payload.js";
 import { openLevel } from "../src/storage/level.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import type { ImportDifference } from "../src/stores/import-store.js";
-import { TokenCodec } from "../src/token/token-codec.js";
 import { grpcTransport } from "../src/transport/grpc.js";
+import type { Transport } from "../src/transport/transport.js";
 import { peeringServerName } from "../src/trust/authority.js";
 import { builtInAuthority } from "../src/trust/built-in-authority.js";
 import { plainSecretBox } from "../src/trust/secret-box.js";
-import { decodeMessage, encodeMessage } from "../src/wire/codec.js";
+import { encodeMessage } from "../src/wire/codec.js";
 import { Operation, ResourceId, ResourceUrl } from "../src/wire/messages.js";
 import { encodeExportedServiceList } from "../src/wire/resources.js";
 import type { BenchCalls, Load } from "./calls.js";
 import { serveCalls } from "./calls.js";
+import { sharedNow } from "./figures.js";
+import { RawPeer } from "./raw-peer.js";
 
 let host: PeeringHost | undefined;
 let dns: DnsServer | undefined;
 let bare: Http2SecureServer | undefined;
+let echo: Server | undefined;
+let toEcho: Socket | undefined;
+/** Beside the directory of the storage: nothing else may lie in that. */
+let syncedPath = "";
+let synced: FileHandle | undefined;
+const rawPeers: RawPeer[] = [];
+let rawTransport: Transport | undefined;
+/** So that their handshakes do not wait for one another longer than an acceptor waits. */
+const CONNECTED_AT_ONCE = 8;
 const watching = new AbortController();
 let onDifference: (change: ImportDifference) => void = () => {};
 
@@ -51,8 +65,8 @@ const theHost = (): PeeringHost => {
 /** As the transport's: the windows of the receiver bound what the sender may have under way. */
 const bareSettings = { initialWindowSize: 4 * 1024 * 1024, maxFrameSize: 64 * 1024 };
 
-/** Milliseconds on the clock that every process of this machine shares. */
-const sharedNow = (): number => Number(process.hrtime.bigint()) / 1e6;
+/** About as many bytes as a commit of one service has. */
+const SYNCED = Buffer.alloc(400, "x");
 
 /** Instances of one service are spread over nodes that ten services share, or over five nodes in all. */
 function registration(load: Load, service: number, instance: number, tag: string) {
@@ -87,11 +101,13 @@ function wireBytes(resourceUrl: string, resourceId: string, value: Uint8Array): 
 const calls: BenchCalls = {
   async start({ directory, datacenter, instances = 0 }) {
     const began = sharedNow();
+    syncedPath = `${directory}.synced`;
     host = await createHost({
       datacenter,
       storage: await openLevel(directory),
       transport: grpcTransport({ listen: "127.0.0.1:0" }),
-      limits: limitsFor(instances),
+      // All peers of a benchmark come from one address.
+      limits: { ...limitsFor(instances), unauthorizedPerSecond: 10_000, unauthorizedPerSecondInAll: 100_000 },
     });
     const { catalog, imports, peerings } = host;
     const peers = peerings.list().map(({ name }) => imports.count({ peer: name }).instances);
@@ -111,7 +127,7 @@ const calls: BenchCalls = {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   },
-  async fill({ load, consumer }) {
+  async fill({ load, consumers }) {
     const batch = [];
     for (let service = 0; service < load.services; service++) {
       for (let instance = 0; instance < load.instances; instance++) {
@@ -120,7 +136,7 @@ const calls: BenchCalls = {
       }
     }
     await theHost().catalog.registerAll(batch);
-    await theHost().exports.set({ services: [{ name: "*", consumers: [{ peer: consumer }] }] });
+    await theHost().exports.set({ services: [{ name: "*", consumers: consumers.map((peer) => ({ peer })) }] });
   },
   async token({ peerName }) {
     return theHost().peerings.generateToken({ peerName });
@@ -168,6 +184,9 @@ const calls: BenchCalls = {
     );
     return began;
   },
+  async now() {
+    return sharedNow();
+  },
   async usage() {
     const { user, system } = process.cpuUsage();
     const turnMs = turns.max / 1e6;
@@ -190,46 +209,60 @@ const calls: BenchCalls = {
     return bytes;
   },
   async drain({ token, services }) {
-    const { serverAddresses, serverName, ca, peerId, establishmentSecret } = TokenCodec.decode(token);
-    const target = { address: serverAddresses[0] ?? "", serverName, caPems: ca };
-    const { signal } = new AbortController();
     await using transport = grpcTransport();
     const began = sharedNow();
-    const { streamSecret } = await transport.exchangeSecret(
-      target,
-      { peerId, establishmentSecret },
-      { timeoutMs: 5_000, signal },
-    );
-    const stream = await transport.openStream(target, { signal });
-    const subscriptions = [ResourceUrl.exportedService, ResourceUrl.exportedServiceList, ResourceUrl.trustBundle].map(
-      (resourceUrl) => encodeMessage({ type: "request", peerId, responseNonce: "", resourceUrl }),
-    );
-    const remote = { partition: "", datacenter: "dc2" };
-    await stream.send([
-      encodeMessage({ type: "open", peerId, streamSecretId: streamSecret, remote }),
-      ...subscriptions,
-    ]);
-    const arrived = new Set<string>();
-    while (arrived.size < services) {
-      const answers: Uint8Array[] = [];
-      for (const bytes of (await stream.receive()) ?? []) {
-        const message = decodeMessage(bytes);
-        if (message.type !== "response") continue;
-        const { resourceUrl, resourceId, nonce, resource } = message;
-        answers.push(encodeMessage({ type: "request", peerId: "", responseNonce: nonce, resourceUrl }));
-        const { length = 0 } = resource?.value ?? {};
-        if (resourceUrl === ResourceUrl.exportedService && length > 0) arrived.add(resourceId);
-      }
-      if (answers.length > 0) await stream.send(answers);
-    }
-    const ended = sharedNow();
-    await stream.close();
+    const peer = await RawPeer.connect(transport, token);
+    const ended = await peer.sent(services);
+    await peer.close();
     return (ended - began) / 1_000;
   },
   async serveDns() {
     const largeAnswers = { perSecond: Number.MAX_SAFE_INTEGER };
     dns = await dnsServer(theHost(), { listen: "127.0.0.1:0", largeAnswers });
     return Number(dns.address.split(":").at(-1));
+  },
+  async becomePeers({ tokens, services }) {
+    rawTransport = grpcTransport();
+    const transport = rawTransport;
+    const left = tokens.values();
+    const ends: number[] = [];
+    const connectSome = async (): Promise<void> => {
+      for (const token of left) {
+        const peer = await RawPeer.connect(transport, token);
+        rawPeers.push(peer);
+        ends.push(await peer.sent(services));
+      }
+    };
+    await Promise.all(Array.from({ length: CONNECTED_AT_ONCE }, connectSome));
+    return Math.max(...ends);
+  },
+  async peersSee({ service }) {
+    return Math.max(...(await Promise.all(rawPeers.map((peer) => peer.sees(service)))));
+  },
+  async serveEcho() {
+    echo = createTcpServer({ noDelay: true }, (socket) => socket.pipe(socket)).listen(0, "127.0.0.1");
+    await once(echo, "listening");
+    const address = echo.address();
+    if (address === null || typeof address === "string") throw new Error("no port");
+    return address.port;
+  },
+  async roundTrip({ port }) {
+    if (toEcho === undefined) {
+      toEcho = connectTcp({ host: "127.0.0.1", port, noDelay: true });
+      await once(toEcho, "connect");
+    }
+    const began = sharedNow();
+    const answered = once(toEcho, "data");
+    toEcho.write("1");
+    await answered;
+    return sharedNow() - began;
+  },
+  async sync() {
+    synced ??= await open(syncedPath, "a");
+    await synced.write(SYNCED);
+    const began = sharedNow();
+    await synced.datasync();
+    return sharedNow() - began;
   },
   async serveBare() {
     const authority = await builtInAuthority({
@@ -281,6 +314,11 @@ const calls: BenchCalls = {
     watching.abort();
     bare?.close();
     await dns?.close();
+    toEcho?.destroy();
+    echo?.close();
+    await synced?.close();
+    for (const peer of rawPeers) await peer.close();
+    await rawTransport?.[Symbol.asyncDispose]();
     await host?.[Symbol.asyncDispose]();
   },
 };

@@ -86,7 +86,7 @@ const questions = new Questions();
 try {
   await exporter.call("start", { directory: join(directory, "a"), datacenter: "dc1" });
   await importer.call("start", { directory: join(directory, "b"), datacenter: "dc2" });
-  await exporter.call("fill", { load, consumer: "b" });
+  await exporter.call("fill", { load, consumers: ["b"] });
   const port = await importer.call("serveDns");
   await questions.start(port, "svc-0.service.a.peer.consul", Number(options.questions));
   console.log(`node ${process.version}, ${availableParallelism()} cores; ${options.questions} questions a second`);

@@ -16,3 +16,8 @@ export function quantile(values: readonly number[], q: number): number {
   const sorted = values.toSorted((left, right) => left - right);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
 }
+
+/** Milliseconds on the clock that every process of this machine shares. */
+export function sharedNow(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
+}

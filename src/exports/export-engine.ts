@@ -146,8 +146,10 @@ export function serviceResource(resourceId: string, { value, digest }: EncodedPa
   return { resourceUrl: ResourceUrl.exportedService, resourceId, value, digest };
 }
 
+type ListResource = ExportedResource & { readonly names: readonly string[] };
+
 /** @param names - in byte order. */
-export function listResource(names: readonly string[]): ExportedResource {
+export function listResource(names: readonly string[]): ListResource {
   const value = encodeExportedServiceList(names);
   return {
     resourceUrl: ResourceUrl.exportedServiceList,
@@ -188,6 +190,7 @@ export class ExportEngine implements AsyncDisposable {
   /** The services that are exported to any peer. */
   #anyPeer: PeerRules;
   #known = false;
+  #lastList: ListResource | undefined;
 
   /** @throws {TypeError} without a datacenter or trust domain. */
   constructor(options: ExportEngineOptions) {
@@ -561,8 +564,17 @@ export class ExportEngine implements AsyncDisposable {
       if (after !== undefined) list = list.toSpliced(placeOf(list, after), 0, after);
     }
     if (!changed) return;
-    attachment.list = few ? list : [...listed.values()].sort(compareUtf8);
-    batchOf(batches, attachment).list = listResource(attachment.list);
+    const made = this.#listOf(few ? list : [...listed.values()].sort(compareUtf8));
+    attachment.list = made.names;
+    batchOf(batches, attachment).list = made;
+  }
+
+  /** Encoded once for all peers that are to have the same list: mostly it is made for one after another. */
+  #listOf(names: readonly string[]): ListResource {
+    const last = this.#lastList;
+    if (last?.names.length === names.length && names.every((name, index) => name === last.names[index])) return last;
+    this.#lastList = listResource(names);
+    return this.#lastList;
   }
 
   /** Puts the service into the batch, or reports why it is not sent. */

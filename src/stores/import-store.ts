@@ -196,8 +196,10 @@ export class ImportStore implements AsyncDisposable {
       // Without a commit nothing shows that the plan was decided on the stored state.
       if (changes.length === 0) await turn.current();
       for (const part of partsOf(changes, within(COMMITTED, limits))) {
-        // The peer sends everything again on its next stream, so a loss of power loses nothing.
-        await this.#commitPart(peer, turn, part, { expect, durability: "relaxed" });
+        // The peer sends everything again on its next stream, so a loss of power loses nothing. A service that was withdrawn stays
+        // away: nobody is shown it again while that stream is not there.
+        const durability = removesAny(part) ? "durable" : "relaxed";
+        await this.#commitPart(peer, turn, part, { expect, durability });
       }
       return { results };
     });
@@ -561,6 +563,11 @@ function* partsOf(
     bytes += more;
   }
   if (part.size > 0) yield part;
+}
+
+function removesAny(part: Part): boolean {
+  for (const write of part.values()) if (write === undefined) return true;
+  return false;
 }
 
 /** Services of the mesh for which the written instances speak. */

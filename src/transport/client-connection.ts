@@ -5,7 +5,6 @@ import { checkServerIdentity, connect as connectTls, type PeerCertificate, type 
 import { errorText, PeeringError } from "../base/errors.js";
 import { joinHostPort } from "../base/host-port.js";
 import type { Incidents } from "../base/incidents.js";
-import { certificatesIn } from "../token/pem.js";
 import { StatusCode } from "../wire/status.js";
 import { parseAddress } from "./address.js";
 import { forbidden, lookupAllowed } from "./allowed-lookup.js";
@@ -14,14 +13,17 @@ import { http2ErrorName } from "./grpc-status.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
 import { sessionOptions, shortSessionOptions, WINDOW_BYTES } from "./session-options.js";
 import type { DialTarget } from "./transport.js";
+import type { RootsReader } from "./trusted-roots.js";
 
-/** An HTTP/2 connection to one acceptor, used for one attempt and closed afterwards. */
+/** An HTTP/2 connection to one acceptor: for a call, or a stream, or both one after the other. */
 export interface ClientConnection {
   readonly session: ClientHttp2Session;
   readonly scheme: "http" | "https";
   /** `:authority` as grpc-go sets it: the server name with TLS, else the address. */
   readonly authority: string;
   readonly remoteAddress: string;
+  /** It is to carry a stream: it gets pings, and windows for much that is sent over it. Call it once. */
+  carryStream(keepalive: KeepaliveOptions): void;
   /** Why the connection is gone; undefined while it stands. */
   failure(): PeeringError | undefined;
   /** Lets open streams end, for at most a second, then frees the socket. Never rejects. */
@@ -31,29 +33,13 @@ export interface ClientConnection {
 }
 
 const CLOSE_GRACE_MS = 1000;
-/** Characters that an error quotes of a bad certificate, or of an acceptor's last words. */
+/** Characters that an error quotes of a foreign certificate, or of an acceptor's last words. */
 const SHOWN_CHARACTERS = 1_024;
 
 function unavailable(reason: string, cause?: unknown): PeeringError {
   return new PeeringError("unavailable", `connection error: desc = "${reason}"`, {
     status: StatusCode.Unavailable,
     ...(cause === undefined ? {} : { cause }),
-  });
-}
-
-/**
- * The certificates in `elements`, one PEM each.
- * @throws {PeeringError} `invalid-argument`: an element without any, with the text Consul gives.
- */
-function parseCertificates(elements: readonly string[]): readonly string[] {
-  return elements.flatMap((element) => {
-    // As Go's AppendCertsFromPEM: entries without a certificate are skipped, as long as one is left.
-    const certificates = certificatesIn(element);
-    if (certificates.length === 0) {
-      const shown = element.includes("PRIVATE KEY") ? "(a private key)" : element.slice(0, SHOWN_CHARACTERS);
-      throw new PeeringError("invalid-argument", `failed to parse PEM ${shown}`, { status: StatusCode.Unavailable });
-    }
-    return certificates.map(({ certificate }) => certificate.toString());
   });
 }
 
@@ -135,7 +121,7 @@ function foreignIdentity(socket: TLSSocket): string | undefined {
 }
 
 /** Connects TCP, and TLS where there are roots, and resolves with a verified socket. */
-function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
+function openSocket(target: DialTarget, rootsReader: RootsReader, signal: AbortSignal): Promise<Socket> {
   const { host: given, port } = parseAddress(target.address);
   const host = given || "localhost";
   const { mayDial } = target;
@@ -143,20 +129,17 @@ function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
     throw unavailable(`transport: Error while dialing: ${forbidden(target.address, [host])}`);
   }
   const resolver = mayDial === undefined ? {} : { lookup: lookupAllowed(target.address, mayDial) };
-  const roots = parseCertificates(target.caPems);
+  const roots = rootsReader.read(target.caPems);
   return new Promise((resolve, reject) => {
-    const tls = roots.length > 0;
-    const socket: Socket = tls
+    const tls = roots.context !== undefined;
+    const socket: Socket = roots.context
       ? connectTls({
           host,
           port,
           ...resolver,
           servername: target.serverName,
-          ca: [...roots],
-          // Go trusts whatever is in the pool, self-signed or not. Node before 20.18 ignores this.
-          allowPartialTrustChain: true,
+          secureContext: roots.context,
           ALPNProtocols: ["h2"],
-          minVersion: "TLSv1.2",
           checkServerIdentity: (name, certificate) =>
             // Without any alternative name Node would fall back to the subject's common name; Go does not.
             certificate.subjectaltname === undefined
@@ -187,7 +170,7 @@ function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
     });
     socket.once(tls ? "secureConnect" : "connect", () => {
       if (tls && !(socket as TLSSocket).authorized) {
-        fail(certificateError(socket as TLSSocket, target.serverName, roots));
+        fail(certificateError(socket as TLSSocket, target.serverName, roots.pems));
         return;
       }
       const foreign = tls ? foreignIdentity(socket as TLSSocket) : undefined;
@@ -212,6 +195,7 @@ export async function connectTo(
     readonly timeoutMs: number;
     /** Undefined: the connection is for one short call. It gets no pings, and little may be sent over it. */
     readonly keepalive: KeepaliveOptions | undefined;
+    readonly roots: RootsReader;
     readonly incidents: Incidents;
     readonly signal: AbortSignal;
   },
@@ -225,7 +209,7 @@ export async function connectTo(
   }, options.timeoutMs);
   options.signal.addEventListener("abort", abort, { once: true });
   try {
-    const socket = await openSocket(target, attempt.signal).catch((error: unknown) => {
+    const socket = await openSocket(target, options.roots, attempt.signal).catch((error: unknown) => {
       const cause = error instanceof Error ? error.cause : undefined;
       if (isOutOfDescriptors(cause)) reportOutOfDescriptors(options.incidents, cause);
       throw error;
@@ -264,10 +248,10 @@ function startSession(
   });
   socket.on("error", (error: Error) => fail(unavailable(`error reading from server: ${error.message}`, error)));
   socket.on("close", () => fail(unavailable("error reading from server: EOF")));
-  if (keepalive !== undefined) {
+  const ping = (options: KeepaliveOptions): void =>
     keepAlive(
       session,
-      keepalive,
+      options,
       () => socket.bytesRead,
       () => {
         fail(unavailable("keepalive ping failed to receive ACK within timeout"));
@@ -275,13 +259,18 @@ function startSession(
         socket.destroy();
       },
     );
-  }
+  if (keepalive !== undefined) ping(keepalive);
 
   const connection: ClientConnection = {
     session,
     scheme,
     authority,
     remoteAddress,
+    carryStream: (options) => {
+      ping(options);
+      session.setLocalWindowSize(WINDOW_BYTES);
+      session.settings(sessionOptions.settings ?? {});
+    },
     failure: () => failure ?? (session.destroyed ? unavailable("error reading from server: EOF") : undefined),
     close: () => {
       const timer = setTimeout(() => {

@@ -18,6 +18,7 @@ import { callExchangeSecret } from "./exchange.js";
 import { STREAM_RESOURCES, startServer } from "./grpc-server.js";
 import { ClientGrpcStream } from "./grpc-stream.js";
 import type { KeepaliveOptions } from "./keepalive.js";
+import { KeptConnections } from "./kept-connections.js";
 import type {
   AcceptHandler,
   DialTarget,
@@ -27,6 +28,7 @@ import type {
   ServerIdentity,
   Transport,
 } from "./transport.js";
+import { RootsReader } from "./trusted-roots.js";
 
 export type { KeepaliveOptions } from "./keepalive.js";
 
@@ -138,6 +140,8 @@ class GrpcTransport implements Transport, Closable {
   readonly #connections = new Set<ClientConnection>();
   readonly #attempts = new Set<AbortController>();
   readonly #incidents: Incidents;
+  readonly #roots = new RootsReader();
+  readonly #kept = new KeptConnections<ClientConnection>();
   #disposed: PeeringError | undefined;
 
   constructor(options: GrpcTransportOptions) {
@@ -218,20 +222,22 @@ class GrpcTransport implements Transport, Closable {
     let connection: ClientConnection | undefined;
     try {
       connection = await this.#connect(target, bound.signal, undefined);
-      return await callExchangeSecret(connection, request, bound.signal);
+      const answer = await callExchangeSecret(connection, request, bound.signal);
+      if (this.#disposed === undefined) this.#kept.keep(target, connection);
+      return answer;
     } catch (error) {
+      // Nothing depends on its goodbye; disposal waits for it.
+      void connection?.close();
       throw bound.signal.aborted ? bound.signal.reason : error;
     } finally {
       clearTimeout(timer);
       signal.removeEventListener("abort", abort);
-      // Nothing depends on its goodbye; disposal waits for it.
-      void connection?.close();
     }
   }
 
   async openStream(target: DialTarget, { signal }: { readonly signal: AbortSignal }): Promise<ReplicationStream> {
     const keepalive = this.#options.dialerKeepalive ?? { intervalMs: 30_000, timeoutMs: 10_000 };
-    const connection = await this.#connect(target, signal, keepalive);
+    const connection = this.#takeKept(target, signal, keepalive) ?? (await this.#connect(target, signal, keepalive));
     try {
       return this.#call(connection, STREAM_RESOURCES, this.#limits.maxReceiveFromAcceptorBytes, new AbortController());
     } catch (error) {
@@ -243,6 +249,7 @@ class GrpcTransport implements Transport, Closable {
   async close(): Promise<void> {
     const reason = new PeeringError("closed", "the transport is closed", { status: StatusCode.Canceled });
     this.#disposed ??= reason;
+    this.#kept.clear();
     for (const attempt of this.#attempts) attempt.abort(reason);
     await Promise.all([
       ...[...this.#listeners].map((listener) => listener[Symbol.asyncDispose]()),
@@ -252,6 +259,15 @@ class GrpcTransport implements Transport, Closable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** The connection over which the secret of this stream was exchanged, if there is one still. */
+  #takeKept(target: DialTarget, signal: AbortSignal, keepalive: KeepaliveOptions): ClientConnection | undefined {
+    if (this.#disposed !== undefined) throw this.#disposed;
+    signal.throwIfAborted();
+    const connection = this.#kept.take(target);
+    connection?.carryStream(keepalive);
+    return connection;
   }
 
   /** Opens a call, which owns the connection from then on. `cancellation` ends it early. */
@@ -307,6 +323,7 @@ class GrpcTransport implements Transport, Closable {
       const connection = await connectTo(target, {
         timeoutMs,
         keepalive,
+        roots: this.#roots,
         incidents: this.#incidents,
         signal: attempt.signal,
       });

@@ -80,7 +80,7 @@ export interface Transport extends AsyncDisposable {
    */
   listen(handler: AcceptHandler, identity: ServerIdentity): Promise<Listener | undefined>;
   /**
-   * The unary call of an establishing dialer, over a connection of its own.
+   * The unary call of an establishing dialer. Its connection may be kept for the stream that follows to the same target.
    * @throws {PeeringError} with `status`; `timeout` after `timeoutMs`; `signal.reason` when aborted.
    */
   exchangeSecret(
@@ -89,7 +89,7 @@ export interface Transport extends AsyncDisposable {
     options: { readonly timeoutMs: number; readonly signal: AbortSignal },
   ): Promise<{ readonly streamSecret: string }>;
   /**
-   * Opens a stream over a connection of its own; resolves once the connection stands, without waiting for the acceptor
+   * Opens a stream over a connection that carries nothing else; resolves once the connection stands, without waiting for the acceptor
    * to speak.
    * @param options - `signal` gives up opening; has no effect on a stream that is open.
    * @throws {PeeringError} `unavailable` (status 14), `unauthenticated` (status 14) for a certificate that does not

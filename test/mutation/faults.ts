@@ -401,6 +401,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     [IMPORTS, "      if (released.length > 0) await this.#release(peer, released);\n", ""],
     SIMULATOR,
   ),
+  fault(
+    "withdrawals-relaxed",
+    "a loss of power shows services again that a peer had withdrawn",
+    [IMPORTS, 'removesAny(part) ? "durable" : "relaxed"', '"relaxed"'],
+    "test/unit/host/storage-limits.test.ts",
+  ),
 
   // --- Who dials, accepts and cleans -----------------------------------------------------------------------------------
   fault(
@@ -1207,6 +1213,42 @@ export const plantedFaults: readonly PlantedFault[] = [
       'stream.once("close", answered)',
     ],
     "test/unit/rpc/http-server.test.ts",
+  ),
+  fault(
+    "kept-connection-of-other-roots",
+    "a stream that is to trust other roots goes over the connection of an exchange that trusted former ones",
+    [
+      "src/transport/kept-connections.ts",
+      "JSON.stringify([address, serverName, caPems])",
+      "JSON.stringify([address, serverName, caPems.length > 0])",
+    ],
+    "test/unit/transport/kept-connections.test.ts",
+  ),
+  fault(
+    "kept-roots-of-other-text",
+    "roots that have changed are taken for those that were dialed with before",
+    ["src/transport/trusted-roots.ts", "const key = JSON.stringify(caPems);", "const key = String(caPems.length);"],
+    "test/unit/transport/kept-connections.test.ts",
+  ),
+  fault(
+    "forbidden-address-dialed-before",
+    "a stream goes over the connection of an exchange to an address that must not be dialed any more",
+    [
+      "src/transport/kept-connections.ts",
+      "if (!stands || target.mayDial?.(host) === false) {",
+      'if (!stands || host === "") {',
+    ],
+    "test/unit/transport/kept-connections.test.ts",
+  ),
+  fault(
+    "list-of-another-peer",
+    "a peer is sent the list of another one that is as long",
+    [
+      "src/exports/export-engine.ts",
+      "last?.names.length === names.length && names.every((name, index) => name === last.names[index])",
+      "last?.names.length === names.length",
+    ],
+    "test/unit/exports/export-engine.test.ts",
   ),
   fault(
     "handshakes-not-bounded",
