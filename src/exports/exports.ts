@@ -1,6 +1,7 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { PeeringError } from "../base/errors.js";
 import type { ExportedServicesEntry } from "../config/config-entry.js";
+import type { ExportRules } from "../config/export-rules.js";
 import {
   type ExportExplanation,
   type ExportedServiceView,
@@ -17,6 +18,8 @@ import type { Transit } from "./transit.js";
 /** Which of our services which peers may see: the `exported-services` entry. */
 export type ExportedServicesInput = Omit<ExportedServicesEntry, "kind" | "name">;
 
+const noNames: ReadonlyMap<string, string> = new Map();
+
 /** The exports of a host, and why a service is exported or not. */
 export class Exports {
   readonly #configEntries: ConfigEntries;
@@ -27,6 +30,14 @@ export class Exports {
   readonly #catalog: Catalog | undefined;
   /** Counts changes, other than the catalog's, that may have changed the answer. */
   #changes: bigint;
+  /** What {@link resolved} said last, and all that it follows from. */
+  #resolved:
+    | {
+        readonly rules: ExportRules;
+        readonly typical: ReadonlyMap<string, string>;
+        readonly view: readonly ExportedServiceView[];
+      }
+    | undefined;
 
   /** @internal */
   constructor(parts: {
@@ -77,16 +88,21 @@ export class Exports {
     return [...list, ...this.#transit.names(peerName)].sort(compareUtf8);
   }
 
-  /** Which services are exported to which peers, with `*` resolved to the ordinary services, by name. */
+  /**
+   * Which services are exported to which peers, with `*` resolved to the ordinary services, by name: the same list until one of them
+   * changes.
+   */
   resolved(): readonly ExportedServiceView[] {
     const { entries } = this.#configEntries;
     if (this.#catalog === undefined) return exportedServicesView({ entries, names: this.#engine.names });
     // From the catalog of this moment, so that no change falls between the index and the names.
-    const typical = new Map<string, string>();
-    if (this.#exportsAll) {
-      for (const [key, kinds] of this.#catalog.kinds()) if (kinds.typical) typical.set(key, kinds.name);
+    const typical = this.#exportsAll ? this.#catalog.typicalNames() : noNames;
+    const { exportRules: rules } = entries;
+    if (this.#resolved?.rules !== rules || this.#resolved.typical !== typical) {
+      const view = exportedServicesView({ entries, names: { typical, connectEnabled: new Set<string>() } });
+      this.#resolved = { rules, typical, view };
     }
-    return exportedServicesView({ entries, names: { typical, connectEnabled: new Set<string>() } });
+    return this.#resolved.view;
   }
 
   /** The index of {@link resolved}: it grows whenever that may have changed. */

@@ -256,6 +256,11 @@ class ServiceEntry {
     return this.#knownKinds;
   }
 
+  /** Undefined: it has no instance without a kind. */
+  get typicalName(): string | undefined {
+    return this.kinds.has("") ? this.name : undefined;
+  }
+
   add(record: InstanceRecord): void {
     this.instances.add(record);
     this.#count(record, 1);
@@ -336,6 +341,8 @@ export class CatalogState implements CommittedCatalog {
     virtualIps: 0n,
   };
   #kinds: ReadonlyMap<string, ServiceKinds> | undefined;
+  /** As it was when somebody looked, unless it has changed since. */
+  #typicalNames: ReadonlyMap<string, string> | undefined;
   readonly #nodeOrder = new KeptOrder<NodeEntry>(byKey);
   readonly #serviceOrder = new KeptOrder<ServiceEntry>(byKey);
   /** How many checks there are in a state that is not `passing`, by state and node. */
@@ -448,13 +455,19 @@ export class CatalogState implements CommittedCatalog {
         this.#services.delete(key);
         this.#serviceOrder.remove(service);
         this.#raise(index, "lastServiceExtinction");
+        this.#lookAtName(key, undefined);
         continue;
       }
       service.respell();
       touched.set(key, service.name);
+      this.#lookAtName(key, service);
     }
     this.#kinds = undefined;
     return { services: touched };
+  }
+
+  #lookAtName(key: string, service: ServiceEntry | undefined): void {
+    if (this.#typicalNames?.get(key) !== service?.typicalName) this.#typicalNames = undefined;
   }
 
   /** @param checked - keys of the services whose checks changed, and `""` when those of the node did. */
@@ -944,6 +957,18 @@ export class CatalogState implements CommittedCatalog {
     }
     this.#kinds = kinds;
     return kinds;
+  }
+
+  /** The names of the services with an instance without a kind, by key: the same map until one of them changes. */
+  typicalNames(): ReadonlyMap<string, string> {
+    if (this.#typicalNames !== undefined) return this.#typicalNames;
+    const names = new Map<string, string>();
+    for (const [key, service] of this.#services) {
+      const { typicalName } = service;
+      if (typicalName !== undefined) names.set(key, typicalName);
+    }
+    this.#typicalNames = names;
+    return names;
   }
 
   virtualIp(peer: string, service: string): string | undefined {

@@ -696,6 +696,11 @@ export class Catalog implements CatalogSource, Closable {
     return this.#state.kindsOf(lowerCase(service)).has(kind);
   }
 
+  /** How many instances speak for a service in the mesh. @internal */
+  countConnect(service: string): number {
+    return this.#state.countConnect(lowerCase(service));
+  }
+
   /** Whether anything speaks for a service in the mesh. */
   isConnectEnabled(service: string): boolean {
     return this.#state.isConnectEnabled(lowerCase(service));
@@ -750,6 +755,11 @@ export class Catalog implements CatalogSource, Closable {
   /** The kinds of each name, keyed lower-cased; also names that only a proxy mentions. */
   kinds(): ReadonlyMap<string, ServiceKinds> {
     return this.#state.kinds();
+  }
+
+  /** The names of the services with an instance without a kind, by lower-cased name: the same map until one of them changes. @internal */
+  typicalNames(): ReadonlyMap<string, string> {
+    return this.#state.typicalNames();
   }
 
   /** The virtual IP of a service, or of a peer's; undefined when it has none. */
