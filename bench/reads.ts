@@ -1,10 +1,12 @@
 // [CONSUL_BIN=/usr/bin/consul] npm run bench:reads -- [--services 2000] [--instances 5] [--seconds 3] [--rounds 3]
-//   [--connections 16] [--only TEXT] [--json FILE]
+//   [--connections 16] [--writes 0] [--only TEXT] [--json FILE]
 //
 // Answers a second to reads that users poll, over HTTP and DNS, of two agents that are peered, and in turn of two real
 // Consuls where CONSUL_BIN names one. The reads of the exporter are of its own services, those of the importer of imported
 // ones. The figure of a row is the median of its rounds, the ratio that of the rounds' ratios. Each answer is compared
-// before it is measured: the ratio of a row whose answers show different numbers of things says so.
+// before it is measured: the ratio of a row whose answers show different numbers of things says so. With `--writes` so many
+// registrations a second change other services of the exporter than the one that is read, at most 64 of them under way; a row shows
+// how many were answered.
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
@@ -15,7 +17,7 @@ import { encode } from "dns-packet";
 import { OurAgent } from "../interop/agent.js";
 import type { Cluster } from "../interop/cluster.js";
 import { ConsulServer, consulBinary } from "../interop/consul.js";
-import { complete, fill, type Load } from "../interop/load.js";
+import { complete, fill, type Load, loadRegistration } from "../interop/load.js";
 import { Processes } from "../interop/processes.js";
 import { pause } from "../interop/settles.js";
 import { quantile } from "./figures.js";
@@ -27,6 +29,7 @@ const { values: options } = parseArgs({
     seconds: { type: "string", default: "3" },
     rounds: { type: "string", default: "3" },
     connections: { type: "string", default: "16" },
+    writes: { type: "string", default: "0" },
     only: { type: "string", default: "" },
     json: { type: "string" },
   },
@@ -35,9 +38,14 @@ const { values: options } = parseArgs({
 const load: Load = { services: Number(options.services), instances: Number(options.instances) };
 const seconds = Number(options.seconds);
 const connections = Number(options.connections);
+const writes = Number(options.writes);
 
 /** Between the last import and the first read. */
 const SETTLE_MS = 3_000;
+/** The first of the services that are written: it shares no node with the one that is read. */
+const WRITTEN = 10;
+const WRITE_EVERY_MS = 10;
+const WRITES_AT_ONCE = 64;
 /** A question over DNS that is not answered by then is asked again, and counted as lost. */
 const LOST_MS = 1_000;
 
@@ -135,9 +143,52 @@ interface Measured {
   readonly perSecond: number;
   /** Milliseconds. */
   readonly p99: number;
+  /** Writes of other services that were answered meanwhile, a second. */
+  readonly written: number;
 }
 
-async function measureHttp(server: Server, path: string): Promise<Measured> {
+/** Changes other services than the one that is read, until it is stopped. */
+class Writer {
+  readonly #server: Server;
+  readonly #began = performance.now();
+  readonly #timer: NodeJS.Timeout;
+  readonly #underWay = new Set<Promise<void>>();
+  #begun = 0;
+  #answered = 0;
+
+  constructor(server: Server) {
+    this.#server = server;
+    this.#timer = setInterval(() => this.#writeDue(), WRITE_EVERY_MS);
+  }
+
+  #writeDue(): void {
+    const due = ((performance.now() - this.#began) * writes) / 1_000;
+    while (this.#begun < due && this.#underWay.size < WRITES_AT_ONCE) {
+      const service = WRITTEN + (this.#begun % (load.services - WRITTEN));
+      const write = this.#write(service, `r${this.#begun++}`).finally(() => this.#underWay.delete(write));
+      this.#underWay.add(write);
+    }
+  }
+
+  async #write(service: number, tag: string): Promise<void> {
+    const body = JSON.stringify(loadRegistration(load, service, 0, `${tag}-${this.#began}`));
+    const answer = await fetch(`http://${this.#server.http}/v1/catalog/register`, { method: "PUT", body });
+    const told = await answer.text();
+    if (!answer.ok) throw new Error(`${answer.status} ${told}`);
+    this.#answered++;
+  }
+
+  /** @returns how many writes a second were answered. */
+  async stop(): Promise<number> {
+    clearInterval(this.#timer);
+    await Promise.all(this.#underWay);
+    return this.#answered / ((performance.now() - this.#began) / 1_000);
+  }
+}
+
+type Rate = Omit<Measured, "written">;
+
+async function measureHttp(server: Server, path: string): Promise<Rate> {
   const result = await autocannon({ url: `http://${server.http}${path}`, connections, duration: seconds });
   if (result.errors > 0 || result.non2xx > 0) {
     throw new Error(`${path} of ${server.name}: ${result.errors} errors, ${result.non2xx} other statuses`);
@@ -146,7 +197,7 @@ async function measureHttp(server: Server, path: string): Promise<Measured> {
 }
 
 /** As many sockets as connections over HTTP, each with one question under way. */
-async function measureDns(server: Server, { name, record }: DnsRead): Promise<Measured> {
+async function measureDns(server: Server, { name, record }: DnsRead): Promise<Rate> {
   const port = Number(server.dns.split(":").at(-1));
   const question = encode({ type: "query", id: 1, flags: 0x0100, questions: [{ type: record, name }] });
   const end = performance.now() + 1_000 * seconds;
@@ -183,9 +234,11 @@ async function measureDns(server: Server, { name, record }: DnsRead): Promise<Me
   return { perSecond: waits.length / seconds, p99: quantile(waits, 0.99) };
 }
 
-function measure(pair: Pair, read: Read): Promise<Measured> {
+async function measure(pair: Pair, read: Read): Promise<Measured> {
   const server = pair[read.side];
-  return read.type === "http" ? measureHttp(server, read.path) : measureDns(server, read);
+  const writer = writes === 0 ? undefined : new Writer(pair.exporter);
+  const rate = await (read.type === "http" ? measureHttp(server, read.path) : measureDns(server, read));
+  return { ...rate, written: (await writer?.stop()) ?? 0 };
 }
 
 /** How many things an answer shows. */
@@ -224,6 +277,10 @@ const medianOf = (runs: readonly Measured[]): Measured => ({
     runs.map((one) => one.p99),
     0.5,
   ),
+  written: quantile(
+    runs.map((one) => one.written),
+    0.5,
+  ),
 });
 
 async function rowOf(read: Read, ours: Pair, consul: Pair | undefined): Promise<Row> {
@@ -250,8 +307,9 @@ async function rowOf(read: Read, ours: Pair, consul: Pair | undefined): Promise<
 const textOf = (ratio: number): string => (Number.isFinite(ratio) ? `${ratio.toFixed(2)}x` : "-").padStart(8);
 
 function print({ read, ours, consul, ratio, differs }: Row): void {
-  const figure = ({ perSecond, p99 }: Measured): string =>
-    `${perSecond.toFixed(perSecond < 100 ? 1 : 0).padStart(8)}/s ${p99.toFixed(1).padStart(7)} ms`;
+  const figure = ({ perSecond, p99, written }: Measured): string =>
+    `${perSecond.toFixed(perSecond < 100 ? 1 : 0).padStart(8)}/s ${p99.toFixed(1).padStart(7)} ms` +
+    (writes === 0 ? "" : ` ${written.toFixed(0).padStart(4)} writes/s`);
   console.log(
     [
       read.padEnd(66),

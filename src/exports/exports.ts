@@ -30,7 +30,7 @@ export class Exports {
   readonly #catalog: Catalog | undefined;
   /** Counts changes, other than the catalog's, that may have changed the answer. */
   #changes: bigint;
-  /** What {@link resolved} said last, and all that it follows from. */
+  /** The last answer of {@link resolved}, and all that it follows from. */
   #resolved:
     | {
         readonly rules: ExportRules;

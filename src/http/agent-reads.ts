@@ -12,10 +12,11 @@ import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
 import type { Call } from "./call.js";
-import { VIEW_BYTES } from "./discovery.js";
+import { nodeMarks, VIEW_BYTES } from "./discovery.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor, gathered } from "./in-turns.js";
 import { type Json, LazyList, LazyMap, type LazyStruct, writeJson } from "./json.js";
+import { type Basis, basisOf } from "./kept-answers.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { filterParameter, listOf, mapOf, objectOf, orNull, text } from "./operation-docs.js";
 import {
@@ -44,8 +45,9 @@ async function members(call: Call): Promise<Answer> {
   const visible = await Visibility.of(call, "");
   const wide = isTrue(call.query.get("wan"));
   const filter = filterFor(call.readOptions(), memberFields);
+  const basis = basisOf([], () => [call.host.catalog.index.node(call.server.nodeName)]);
   const members = await filter(visible.node(call.server.nodeName) ? [memberOf(call, wide)] : []);
-  return { json: LazyList.of(members, memberJson), filtered: visible.filtered };
+  return { json: LazyList.of(members, memberJson), filtered: visible.filtered, basis };
 }
 
 /** The services registered at this node, by id. */
@@ -55,13 +57,19 @@ async function services(call: Call): Promise<Answer> {
   const filter = filterFor(call.readOptions(), agentServiceFields);
   const visible = await Visibility.of(call, "");
   await call.turn();
+  const basis = ownBasis(call);
   const own = (await call.host.catalog.nodeContents(call.server.nodeName))?.services ?? [];
   await call.room(own.length * VIEW_BYTES);
   const views = listing(own, (service) => agentView(call, service));
   const shown = await filter(views, ({ service: { id, name } }) => id !== SERVER_ID && visible.service(name));
   const byId = listing(shown, ({ service }) => [service.id, service] as const);
   const json = LazyMap.of(byId, (service) => ownServiceJson(call, service));
-  return { json, filtered: visible.filtered };
+  return { json, filtered: visible.filtered, basis };
+}
+
+/** All that answers about services of this node are made of. */
+function ownBasis({ host, server }: Call): Basis {
+  return basisOf(["config-entries"], nodeMarks(host, server.nodeName));
 }
 
 /** With the last result, which the catalog may not have yet. */
@@ -98,6 +106,7 @@ async function service(call: Call): Promise<Answer> {
   const { nodeName } = call.server;
   const id = call.rest;
   const asked = call.query.get("hash") ?? "";
+  const basis = ownBasis(call);
   const read = (): { readonly hash: string; readonly json: LazyStruct } => {
     const found = catalog.service(nodeName, id);
     if (found === undefined) throw new HttpRefusal(404, `unknown service ID: ${id}`);
@@ -123,7 +132,7 @@ async function service(call: Call): Promise<Answer> {
       },
     },
   );
-  return { json: result.json, headers: { "X-Consul-Contenthash": result.hash } };
+  return { json: result.json, headers: { "X-Consul-Contenthash": result.hash }, basis };
 }
 
 const HASH_DIGITS = 16;

@@ -5,6 +5,7 @@ import type { ConfigEntryChange } from "../stores/config-entries.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import type { Json } from "./json.js";
+import { type AnswerSource, type Basis, basisOf, type Marks } from "./kept-answers.js";
 import { consistencyOf, type ReadOptions } from "./query.js";
 
 /** Whose data a read is about, and the query that it waits with. */
@@ -15,6 +16,10 @@ export interface Scope {
   readonly service?: string;
   /** The index of a read of local data. */
   readonly local: (indexes: CatalogIndexes) => bigint;
+  /**
+   * Others after each change of local data that the answer tells, beside its index. Default: it may tell anything of the catalog.
+   */
+  readonly marks?: (() => Marks) | undefined;
   /** Config entries of gateways change the answer, too. Default false. */
   readonly gateways?: boolean;
   /** Whether the caller may see everything that a read of imports tells: then its answer is kept. Default false. */
@@ -54,11 +59,30 @@ export async function answerRead(
   const query = { read: () => ({ index: index(), result: undefined }), index, subscribe };
   const isKept = peer !== "" && scope.everything === true && central === undefined;
   return call.answer(options, query, async (reading) => {
+    const basis = basisOfRead(call.host, scope, index);
     const read = { index: reading.index, consistency: consistencyOf(options), filtered: false };
     const place = isKept ? call.place(importBasis(call.host, peer)) : undefined;
-    if (place?.body !== undefined) return { body: place.body, read };
+    if (place?.body !== undefined) return { body: place.body, read, basis };
     const { json, filtered } = await load();
-    return { json, read: { ...read, filtered }, ...(place !== undefined && !filtered && { place }) };
+    return { json, read: { ...read, filtered }, basis, ...(place !== undefined && !filtered && { place }) };
+  });
+}
+
+/** Local answers tell nothing of imports. Of local data, imported services show the virtual addresses that they have here. */
+function basisOfRead({ catalog, imports }: PeeringHost, { peer, service, marks }: Scope, index: () => bigint): Basis {
+  const sources: AnswerSource[] = ["config-entries", "peerings"];
+  if (peer === "") {
+    if (marks === undefined) sources.push("catalog");
+    return basisOf(sources, () => [index(), ...(marks?.() ?? [])]);
+  }
+  if (service === undefined) {
+    sources.push("imports");
+    return basisOf(sources, () => [index(), catalog.index.virtualIps]);
+  }
+  return basisOf(sources, () => {
+    // An import that turns out to be damaged goes without a commit.
+    const found = imports.service({ peer, service });
+    return [index(), catalog.index.virtualIps, found?.revision ?? 0n, found?.instances ?? 0];
   });
 }
 

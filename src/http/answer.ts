@@ -1,5 +1,6 @@
 import type { BodyPlace, WholeBody } from "./answer-body.js";
 import type { Json } from "./json.js";
+import type { Basis } from "./kept-answers.js";
 
 /** A body that goes on for as long as its client listens. */
 export interface BodyStream {
@@ -35,6 +36,8 @@ export interface Answer {
   /** The body as plain text that goes on, instead of JSON. */
   readonly stream?: BodyStream;
   readonly read?: ReadHeaders;
+  /** Default: it may be made of anything in the sources of its operation. */
+  readonly basis?: Basis;
   /** For lists without an index, as {@link ReadHeaders.filtered}. */
   readonly filtered?: boolean;
   /** Of this answer alone. */

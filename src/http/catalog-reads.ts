@@ -12,6 +12,7 @@ import {
   everyImported,
   everyLocal,
   instanceScope,
+  nodeMarks,
   nodeOf,
   nodesOf,
   taggedInstancesOf,
@@ -55,7 +56,7 @@ async function nodes(call: Call): Promise<Answer> {
   return answerRead(
     call,
     options,
-    { peer, local: (indexes) => indexes.nodes, everything: visible.everything },
+    { peer, local: (indexes) => indexes.nodes, marks: () => [], everything: visible.everything },
     async () => {
       const all = await nodesOf(call, peer);
       const isSeen = ({ node }: NodeView): boolean => hasNodeMeta(node, nodeMeta) && visible.node(node.name);
@@ -74,15 +75,17 @@ async function services(call: Call): Promise<Answer> {
   const filter = filterFor(options, flatFields);
   const visible = await Visibility.of(call, peer);
   const byNode = nodeMeta.length > 0;
+  const isOfNames = !byNode && visible.everyNode && options.filter === "";
   const scope = {
     peer,
     everything: visible.everything,
+    marks: isOfNames ? () => [] : undefined,
     local: ({ nodes, services }: { readonly nodes: bigint; readonly services: bigint }) =>
       byNode && nodes > services ? nodes : services,
   };
   return answerRead(call, options, scope, async () => {
     const { catalog } = call.host;
-    if (peer === "" && !byNode && visible.everything && options.filter === "") {
+    if (peer === "" && isOfNames && visible.everything) {
       await call.room(catalog.count().services * TAGS_BYTES);
       const all = await catalog.servicesWithTags();
       const json = call.map(
@@ -92,7 +95,7 @@ async function services(call: Call): Promise<Answer> {
       );
       return { json, filtered: false };
     }
-    if (peer !== "" && !byNode && visible.everything && options.filter === "") {
+    if (peer !== "" && isOfNames && visible.everything) {
       await call.room(call.host.imports.count({ peer }).services * TAGS_BYTES);
       const all = await call.host.imports.summaries({ peer });
       // Those that only proxies speak for are no services of the catalog.
@@ -104,7 +107,7 @@ async function services(call: Call): Promise<Answer> {
       );
       return { json, filtered: false };
     }
-    if (peer === "" && !byNode && visible.everyNode && options.filter === "") {
+    if (peer === "" && isOfNames) {
       const shown = new Map<string, readonly string[]>();
       await call.room(catalog.count().services * TAGS_BYTES);
       await forEach(await catalog.serviceNames(), (name) => {
@@ -171,7 +174,12 @@ async function node(call: Call): Promise<Answer> {
   return answerRead(
     call,
     options,
-    { peer, local: (indexes) => indexes.node(name), everything: visible.everything },
+    {
+      peer,
+      local: (indexes) => indexes.node(name),
+      marks: nodeMarks(call.host, name),
+      everything: visible.everything,
+    },
     async () => {
       const found = await nodeOf(call, peer, name);
       if (found === undefined || !visible.node(found.node.node.name)) return { json: null, filtered: visible.filtered };
@@ -191,7 +199,8 @@ async function nodeServices(call: Call): Promise<Answer> {
   const { peer, name } = options;
   const filter = filterFor(options, serviceFields);
   const visible = await Visibility.of(call, peer);
-  const ofNode = { peer, local: (indexes: CatalogIndexes) => indexes.node(name) };
+  const marks = nodeMarks(call.host, name);
+  const ofNode = { peer, local: (indexes: CatalogIndexes) => indexes.node(name), marks };
   const { scope, told } = centralRead(call, ofNode, `node ${name}`, () => {
     return (call.host.catalog.node(name)?.services ?? []).map((service) => ({ service }));
   });

@@ -3,6 +3,7 @@ import type { Access, Right } from "../access/authorizer.js";
 import { sortByKeys } from "../base/turns.js";
 import type { ConfigEntry } from "../config/config-entry.js";
 import { CONFIG_ENTRY_KINDS, type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js";
+import { derived } from "../model/listing.js";
 import type { StoredConfigEntry } from "../stores/config-entries.js";
 import { firstValueSteps, type GoJson } from "../syntax/go-json.js";
 import { lowerCase } from "../syntax/names.js";
@@ -21,7 +22,7 @@ import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor, gathered, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
-import { RECORDS } from "./kept-answers.js";
+import { basisOf, RECORDS } from "./kept-answers.js";
 import type { Operation } from "./operation.js";
 import {
   casParameter,
@@ -288,17 +289,19 @@ async function exportedServices(call: Call): Promise<Answer> {
   await call.require({ resource: "mesh", access: "read" });
   const { host } = call;
   const { exports } = host;
+  const basis = basisOf(["config-entries"], () => [exports.resolvedIndex]);
   const query = {
     read: () => ({ index: exports.resolvedIndex, result: exports.resolved() }),
     index: () => exports.resolvedIndex,
     subscribe: (wake: () => void) => exports.onResolvedChange(wake),
   };
   return call.answer(options, query, async ({ index, result }) => {
-    const json = LazyList.of(result, ({ service, peers }) => ({
-      Service: service,
-      Consumers: peers.length === 0 ? {} : { Peers: peers },
-    }));
-    return { json, read: { index } };
+    // A name with its peers never changes, it is replaced.
+    const json = call.list(
+      derived(result, (one) => one),
+      ({ service, peers }) => ({ Service: service, Consumers: peers.length === 0 ? {} : { Peers: peers } }),
+    );
+    return { json, read: { index }, basis };
   });
 }
 

@@ -14,7 +14,7 @@ import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { type Json, writeJson } from "./json.js";
-import { RECORDS } from "./kept-answers.js";
+import { basisOf, RECORDS } from "./kept-answers.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import {
   anyObject,
@@ -220,9 +220,12 @@ async function readChain(call: Call): Promise<Answer> {
       }),
   };
   const changes = onlyChanges(query, options.minIndex, (json) => writeJson(json));
+  // Of the catalog it tells the virtual addresses of the service.
+  const basis = basisOf(["config-entries", "peerings"], () => [call.host.catalog.index.virtualIps]);
   return call.answer(options, changes, async ({ index, result }) => ({
     json: result,
     read: { index, consistency: consistencyOf(options) },
+    basis,
   }));
 }
 

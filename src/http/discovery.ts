@@ -11,6 +11,7 @@ import { lowerCase } from "../syntax/names.js";
 import type { Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
 import { forEach, kept, pauses } from "./in-turns.js";
+import type { Marks } from "./kept-answers.js";
 import type { CheckView, InstanceView, NodeContents, NodeView } from "./records.js";
 
 // Local and imported records in one form. Imported records have the index of the payload that brought them (D-29).
@@ -95,20 +96,25 @@ const IMPORTED_CHECK_BYTES = 500;
 
 /** The parameters of a read of the instances of a service. */
 export function instanceScope({ gateways, catalog }: PeeringHost, peer: string, service: string): Scope {
+  const isGateway = (): boolean => catalog.isOf(service, "terminating-gateway");
   return {
     peer,
     service,
     local: () => gateways.instanceIndex(service),
-    gateways: peer === "" && catalog.isOf(service, "terminating-gateway"),
+    marks: () => [catalog.index.service(service), isGateway() ? catalog.index.virtualIps : 0n],
+    gateways: peer === "" && isGateway(),
   };
 }
 
 /** The parameters of {@link connectInstancesOf}. */
-export function connectScope({ gateways }: PeeringHost, peer: string, service: string): Scope {
+export function connectScope({ gateways, catalog }: PeeringHost, peer: string, service: string): Scope {
+  // The index is that of the service changed last: it does not tell that an instance of another one is gone.
+  const marks = (): Marks => [catalog.index.connect(service), catalog.countConnect(service)];
   return {
     peer,
     service: sidecarName(service),
     local: () => gateways.connectIndex(service),
+    marks: marks,
     gateways: true,
   };
 }
@@ -135,6 +141,11 @@ function stampedNode(peer: string, node: Node, indexes: Stamped): NodeView {
 
 function stampedChecks(checks: readonly Check[], indexes: Stamped): readonly IndexedCheck[] {
   return checks.map((check) => ({ ...check, ...indexes }));
+}
+
+/** Others after each change of a local node, or of the services on it, as answers show them. */
+export function nodeMarks({ catalog }: PeeringHost, name: string): () => Marks {
+  return () => [catalog.index.node(name), catalog.index.virtualIps];
 }
 
 /** A node by name; undefined when there is none. */

@@ -13,6 +13,7 @@ import {
   bytesOf,
   COMPRESSOR_BYTES,
   Compressor,
+  type Gathering,
   GrowingBody,
   jsonBody,
   PIECE_BYTES,
@@ -25,7 +26,7 @@ import { CentralNames } from "./central-names.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HeldAnswers } from "./held-answers.js";
 import { HttpRefusal, refusalOf } from "./http-refusal.js";
-import { KeptAnswers, type Standing } from "./kept-answers.js";
+import { KeptAnswers, type Standing, type WrittenHead } from "./kept-answers.js";
 import { KeptBodies } from "./kept-bodies.js";
 import { KeptTexts } from "./kept-texts.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
@@ -117,6 +118,8 @@ const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
 const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
 const DEFAULT_KEPT_ANSWER_BYTES = 32 * 1024 * 1024;
+/** Longer answers are not kept whole. */
+const KEPT_ANSWER_BYTES = 1024 * 1024;
 /** The version of Consul whose behaviour is followed, and which clients see. */
 export const FOLLOWED_VERSION = "1.21.4";
 /** Longer answers are compressed for clients that accept it, as in Consul. */
@@ -198,14 +201,10 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     { host, authorizer: server.authorizer, guard, limits, clock },
     {
       maxBytes: options.keptAnswerBytes ?? DEFAULT_KEPT_ANSWER_BYTES,
-      maxAnswerBytes: PIECE_BYTES,
+      maxAnswerBytes: KEPT_ANSWER_BYTES,
       writeTimeoutMs,
     },
   );
-  const keep = (request: HttpRequest, standing: Standing, status: number, written: Written): void => {
-    kept.keep(request, standing, { status, statusText: STATUS_CODES[status] ?? "unknown", ...written });
-  };
-
   const answer = (request: HttpRequest, response: HttpResponse): void => {
     // A client that went away is no failure of ours; the signal ends the work for it.
     request.on("error", () => {});
@@ -234,9 +233,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         const last = isEndless(request, server.bodyLimits.maxBytes) ? headersFor(request, { Connection: "close" }) : {};
         const time = new ReadTime(writeTimeoutMs, clock);
         const told = { ...outgoing, headers: { ...outgoing.headers, ...last } };
-        const { standing } = outgoing;
-        const written = await send(request, response, told, { allowance, time, signal: gone.signal });
-        if (written !== undefined && standing !== undefined) keep(request, standing, outgoing.status, written);
+        await send(request, response, told, { allowance, time, signal: gone.signal, kept });
         answered = true;
         if (response.writableFinished || response.destroyed) return;
         response.once("close", time.limit(response, allowance));
@@ -262,12 +259,6 @@ interface Outgoing {
   readonly stream?: BodyStream;
   /** All that it was made of; undefined: it is of one call alone. */
   readonly standing?: Standing | undefined;
-}
-
-/** A short answer, as it was sent. */
-interface Written {
-  readonly headers: Iterable<readonly [string, string]>;
-  readonly body: Buffer;
 }
 
 /** The parts of a handler that serve each request. */
@@ -332,8 +323,10 @@ async function serve(
   // As of before anything is read.
   const standing = operation.sources && kept.standing(operation.sources);
   try {
-    const made = outgoing(await operation.run(call), call, common, operation);
-    return made.status === 200 && !call.isOwn ? { ...made, standing } : made;
+    const answer = await operation.run(call);
+    const made = outgoing(answer, call, common, operation);
+    if (standing === undefined || made.status !== 200 || call.isOwn) return made;
+    return { ...made, standing: kept.narrowed(standing, answer.basis) };
   } catch (error) {
     const { status, text } = refusalOf(error);
     const extra = error instanceof HttpRefusal ? headersFor(request, error.headers) : {};
@@ -382,51 +375,57 @@ interface Sending {
   readonly time: ReadTime;
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
+  readonly kept: KeptAnswers;
 }
 
-/**
- * A short answer at once, a long one in pieces, as fast as the client reads.
- * @returns it is a short one.
- */
-async function send(
-  request: HttpRequest,
-  response: HttpResponse,
-  outgoing: Outgoing,
-  sending: Sending,
-): Promise<Written | undefined> {
-  const { body } = outgoing;
+/** A short answer at once, a long one in pieces, as fast as the client reads. */
+async function send(request: HttpRequest, response: HttpResponse, outgoing: Outgoing, sending: Sending): Promise<void> {
+  const { body, standing, status } = outgoing;
+  const { kept } = sending;
   const bytes = body instanceof WholeBody ? body.bytes : Number.POSITIVE_INFINITY;
   const compressed =
     Object.hasOwn(outgoing.headers, "Vary") && bytes >= GZIP_BYTES && acceptsGzip(request.headers["accept-encoding"]);
   const encoding = compressed ? { "Content-Encoding": "gzip" } : {};
-  const begin = (length: Readonly<Record<string, string>>): readonly (readonly [string, string])[] => {
+  const begin = (length: Readonly<Record<string, string>>): WrittenHead => {
     const headers = Object.entries({ ...outgoing.headers, ...encoding, ...length }).map(
       ([name, value]) => [name, headerValue(value)] as const,
     );
-    response.writeHead(outgoing.status, Object.fromEntries(headers));
-    return headers;
+    response.writeHead(status, Object.fromEntries(headers));
+    return { status, statusText: STATUS_CODES[status] ?? "unknown", headers, isChunked: body instanceof GrowingBody };
   };
   if (body instanceof GrowingBody) {
-    begin({});
-    await sendGrowing(response, body, compressed, sending);
-    return undefined;
+    const head = begin({});
+    await sendGrowing(response, body, compressed, {
+      ...sending,
+      gathering: standing && kept.gather(request, standing, head),
+    });
+    return;
   }
   const pieces = compressed ? await body.gzip() : body.pieces;
   const length = bytesOf(pieces);
-  const headers = begin({ "Content-Length": String(length) });
+  const head = begin({ "Content-Length": String(length) });
   if (request.method === "HEAD" || length <= PIECE_BYTES) {
     sending.allowance.made(length);
     const [first = EMPTY_BYTES, second] = pieces;
     const whole = second === undefined ? first : Buffer.concat(pieces);
     response.end(request.method === "HEAD" ? undefined : whole);
-    return { headers, body: whole };
+    if (standing !== undefined) kept.keep(request, standing, head, whole);
+    return;
   }
   // No part of it is made for this call alone.
   sending.allowance.share(pieces, length);
   sending.allowance.rest();
-  for (const piece of pieces) await sendPiece(response, piece, sending);
-  response.end();
-  return undefined;
+  const gathering = standing && kept.gather(request, standing, head);
+  try {
+    for (const piece of pieces) {
+      await sendPiece(response, piece, sending);
+      gathering?.add(piece);
+    }
+    response.end();
+    gathering?.done();
+  } finally {
+    gathering?.giveUp();
+  }
 }
 
 /** Each piece in turn, so that others are answered in between, and none before the one before it has been read. */
@@ -434,22 +433,28 @@ async function sendGrowing(
   response: HttpResponse,
   body: GrowingBody,
   compressed: boolean,
-  sending: Sending,
+  sending: Sending & { readonly gathering: Gathering | undefined },
 ): Promise<void> {
-  const { allowance, signal } = sending;
+  const { allowance, signal, gathering } = sending;
+  const sendMade = async (made: Buffer): Promise<void> => {
+    if (made.length === 0) return;
+    await sendPiece(response, made, sending);
+    gathering?.add(made);
+  };
   const compressor = compressed ? new Compressor() : undefined;
   allowance.share(body.kept, body.keptBytes);
   if (compressed) allowance.keep(COMPRESSOR_BYTES);
   allowance.rest();
   try {
     for (let piece = body.next(); piece !== undefined; piece = body.next()) {
-      const made = compressor === undefined ? piece : await compressor.add(piece);
-      if (made.length > 0) await sendPiece(response, made, sending);
+      await sendMade(compressor === undefined ? piece : await compressor.add(piece));
       await allowance.goOn(signal);
     }
-    if (compressor !== undefined) await sendPiece(response, await compressor.end(), sending);
+    if (compressor !== undefined) await sendMade(await compressor.end());
     response.end();
+    gathering?.done();
   } finally {
+    gathering?.giveUp();
     body.end();
     compressor?.destroy();
   }

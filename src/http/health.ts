@@ -12,6 +12,7 @@ import {
   instanceScope,
   instancesOf,
   localViews,
+  nodeMarks,
   nodeOf,
   nodesOf,
   taggedInstancesOf,
@@ -35,7 +36,7 @@ import {
 import { HttpRefusal } from "./http-refusal.js";
 import { filterFor, forEach, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
-import { RECORDS } from "./kept-answers.js";
+import { type Marks, RECORDS } from "./kept-answers.js";
 import type { Operation } from "./operation.js";
 import { listOf } from "./operation-docs.js";
 import {
@@ -116,7 +117,8 @@ async function instancesAnswer(
 async function checksOfService(call: Call): Promise<Answer> {
   const options = namedOptions(call, "service name");
   const { peer, name } = options;
-  const scope = { peer, service: name, local: (indexes: CatalogIndexes) => checksIndex(options, indexes) };
+  const marks = (): Marks => [call.host.catalog.index.service(name)];
+  const scope = { peer, service: name, local: (indexes: CatalogIndexes) => checksIndex(options, indexes), marks };
   return checksAnswer(call, options, scope, async () => {
     const found: CheckView[] = [];
     const instances = await instancesOf(call, peer, name);
@@ -134,7 +136,8 @@ async function checksOfService(call: Call): Promise<Answer> {
 async function checksOfNode(call: Call): Promise<Answer> {
   const options = namedOptions(call, "node name");
   const { peer, name } = options;
-  const scope = { peer, local: (indexes: CatalogIndexes) => indexes.checks };
+  const marks = nodeMarks(call.host, name);
+  const scope = { peer, local: (indexes: CatalogIndexes) => indexes.checks, marks };
   return checksAnswer(call, options, scope, async () => (await nodeOf(call, peer, name))?.checks ?? []);
 }
 

@@ -47,7 +47,6 @@ import {
   sourceOf,
 } from "./intention-input.js";
 import { type Json, LazyList } from "./json.js";
-import { RECORDS } from "./kept-answers.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { filterParameter, flag, listOf, objectOf, readParameters, text } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
@@ -494,7 +493,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: PATTERN,
-    sources: RECORDS,
+    sources: ["config-entries"],
     run: list,
     docs: [
       {
@@ -523,7 +522,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/exact`,
-    sources: RECORDS,
+    sources: ["config-entries"],
     run: exact,
     docs: [
       {
@@ -568,7 +567,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/match`,
-    sources: RECORDS,
+    sources: ["config-entries"],
     cacheable: true,
     run: match,
     docs: [
@@ -588,7 +587,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/check`,
-    sources: RECORDS,
+    sources: ["config-entries"],
     run: check,
     docs: [
       {
@@ -603,7 +602,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/`,
-    sources: RECORDS,
+    sources: ["config-entries"],
     run: readById,
     docs: [
       {

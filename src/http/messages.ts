@@ -41,11 +41,19 @@ export interface Repeater {
 export interface RepeatedRequests {
   /** These are the bytes of a request that the listener is answering. */
   note(request: HttpRequest, head: string): void;
-  /** The whole answer to a request of these bytes, as of now; undefined: it must be handed to the listener. */
-  answer(head: string, socket: Socket): Uint8Array | undefined;
   /**
-   * Bytes of an answer that the system has not taken at once. The client is cut off where it does not read them in time.
-   * @returns to be called when they have been taken, or the connection is closed.
+   * The whole answer to a request of these bytes, as of now, in pieces that are to be written one after another; undefined: it must be
+   * handed to the listener.
    */
-  unread(socket: Socket, bytes: number): () => void;
+  answer(head: string, socket: Socket): readonly Uint8Array[] | undefined;
+  /** The client of a connection has not read a piece of an answer at once. It is cut off where it does not read all in time. */
+  unread(socket: Socket): UnreadAnswer;
+}
+
+/** An answer of which not all is read. */
+export interface UnreadAnswer {
+  /** The system has not taken so many bytes yet. @returns it has taken them. */
+  wait(bytes: number): () => void;
+  /** All has been taken, or the connection is closed. */
+  end(): void;
 }

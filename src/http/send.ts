@@ -23,20 +23,22 @@ export class ReadTime {
   async send(response: HttpResponse, bytes: Uint8Array, allowance: CallAllowance): Promise<void> {
     for (let start = 0; start < bytes.length; start += PIECE_BYTES) {
       const piece = bytes.subarray(start, start + PIECE_BYTES);
-      const begin = this.#clock.now();
       await this.#write(response, piece, allowance);
       allowance.sent(piece.length);
-      this.#leftMs -= this.#clock.now() - begin;
     }
   }
 
-  /** Gives the client the rest of its time for bytes that the system has not taken yet. */
+  /** Gives the client the rest of its time for bytes that the system has not taken yet. @returns it has taken them. */
   limit(response: { destroy(): unknown }, allowance: CallAllowance): () => void {
+    const begin = this.#clock.now();
     const timer = this.#clock.after(Math.max(0, this.#leftMs), () => {
       allowance.readTooSlowly(this.#limitMs);
       response.destroy();
     });
-    return () => timer.cancel();
+    return () => {
+      timer.cancel();
+      this.#leftMs -= this.#clock.now() - begin;
+    };
   }
 
   #write(response: HttpResponse, piece: Uint8Array, allowance: CallAllowance): Promise<void> {

@@ -239,7 +239,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   const repeatingOf = (socket: Socket, known: Connection): RepeatingConnection | undefined => {
     if (repeated === undefined) return undefined;
     const isIdle = (): boolean => !isStopping && socket.writable && !socket.isPaused() && !pipeline.isBusy(socket);
-    const connection = new RepeatingConnection(socket, repeated, isIdle, () => known.request()());
+    const connection = new RepeatingConnection(socket, repeated, isIdle, () => known.request());
     repeating.set(socket, connection);
     return connection;
   };

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
-import type { RepeatedRequests } from "../http/messages.js";
+import type { RepeatedRequests, UnreadAnswer } from "../http/messages.js";
 
 /** A longer request is parsed each time. */
 const MAX_HEAD_BYTES = 2_048;
@@ -15,44 +15,78 @@ export class RepeatingConnection {
   readonly #socket: Socket;
   readonly #requests: RepeatedRequests;
   readonly #isIdle: () => boolean;
-  readonly #answered: () => void;
+  readonly #begins: () => () => void;
   /** Bytes of a body that are still to come; undefined: where the next request begins is not known any more. */
   #owed: number | undefined = 0;
   /** Of the piece that is being parsed. */
   #begun: IncomingMessage[] = [];
   /** The first request is always parsed: until then Node closes the connection for being silent. */
   #hasParsed = false;
-  #read = (): void => {};
+  #isSending = false;
+  #unread: UnreadAnswer | undefined;
 
   /**
    * @param isIdle - whether nothing is under way on it, and requests may be answered.
-   * @param answered - is called with each request that is answered here.
+   * @param begins - is called with each request that is answered here; what it returns is called when that is over.
    */
-  constructor(socket: Socket, requests: RepeatedRequests, isIdle: () => boolean, answered: () => void) {
+  constructor(socket: Socket, requests: RepeatedRequests, isIdle: () => boolean, begins: () => () => void) {
     this.#socket = socket;
     this.#requests = requests;
     this.#isIdle = isIdle;
-    this.#answered = answered;
-    socket.once("close", () => this.#read());
+    this.#begins = begins;
+    socket.once("close", () => this.#unread?.end());
+  }
+
+  /** Whether pieces of an answer are still to be written: nothing else may be until then. */
+  get isSending(): boolean {
+    return this.#isSending;
   }
 
   /** Answers what has come, if that is one request which is known. False: it must be parsed. */
   answer(chunk: Buffer): boolean {
-    if (this.#owed !== 0 || !this.#hasParsed || !isShort(chunk) || !this.#isIdle()) return false;
+    if (this.#owed !== 0 || !this.#hasParsed || this.#isSending || !isShort(chunk) || !this.#isIdle()) return false;
     const socket = this.#socket;
     if (socket.writableLength > 0) return false;
-    const answer = this.#requests.answer(chunk.toString("latin1"), socket);
-    if (answer === undefined) return false;
-    this.#answered();
-    socket.write(answer, this.#written);
-    if (socket.writableLength > 0) this.#read = this.#requests.unread(socket, answer.length);
+    const pieces = this.#requests.answer(chunk.toString("latin1"), socket);
+    if (pieces === undefined) return false;
+    this.#send(pieces);
     return true;
   }
 
-  readonly #written = (): void => {
-    this.#read();
-    this.#read = () => {};
-  };
+  /** Each piece when the system has taken the one before. */
+  #send(pieces: readonly Uint8Array[]): void {
+    const socket = this.#socket;
+    const over = this.#begins();
+    let unread: UnreadAnswer | undefined;
+    const end = (): void => {
+      over();
+      unread?.end();
+      if (this.#unread === unread) this.#unread = undefined;
+      if (!this.#isSending) return;
+      this.#isSending = false;
+      // Has what came meanwhile be read, also that the client has ended its side.
+      socket.pause();
+      socket.resume();
+    };
+    const write = (place: number): void => {
+      const piece = pieces[place];
+      if (piece === undefined || socket.destroyed) {
+        end();
+        return;
+      }
+      let read = (): void => {};
+      socket.write(piece, () => {
+        read();
+        write(place + 1);
+      });
+      if (socket.writableLength === 0) return;
+      unread ??= this.#requests.unread(socket);
+      this.#unread = unread;
+      read = unread.wait(piece.length);
+    };
+    this.#isSending = pieces.length > 1;
+    write(0);
+  }
 
   /** A request has been parsed. */
   begin(request: IncomingMessage): void {

@@ -24,6 +24,7 @@ export function feedInPieces(
   repeating?: RepeatingConnection,
 ): void {
   const parsers = socket.listeners("data");
+  const mayNotParse = (): boolean => isHeldUp() || repeating?.isSending === true;
   let turnIsOver = false;
   const feed = (chunk: Buffer): void => {
     if (repeating?.answer(chunk) === true) return;
@@ -35,10 +36,10 @@ export function feedInPieces(
         turnIsOver = true;
         setImmediate(() => {
           turnIsOver = false;
-          if (!isHeldUp()) socket.resume();
+          if (!mayNotParse()) socket.resume();
         });
       }
-      if (turnIsOver || isHeldUp() || socket.isPaused()) {
+      if (turnIsOver || mayNotParse() || socket.isPaused()) {
         socket.pause();
         socket.unshift(chunk.subarray(start));
         return;
@@ -55,7 +56,7 @@ export function feedInPieces(
   let ended = false;
   // Node ends our side of the connection with the client's, and with it the answers to requests that still wait.
   const end = (): void => {
-    if (!ended || isHeldUp()) return;
+    if (!ended || mayNotParse()) return;
     ended = false;
     for (const ender of enders) ender.call(socket);
   };

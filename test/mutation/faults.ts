@@ -1029,6 +1029,66 @@ export const plantedFaults: readonly PlantedFault[] = [
     KEPT_ANSWERS,
   ),
   fault(
+    "kept-answers-from-before-a-change-of-theirs",
+    "an answer that is kept is given again after what it tells of has changed, where it tells of a part of the catalog",
+    [
+      "src/http/kept-answers.ts",
+      "if (basis !== undefined && !isSame(basis.marks, basis.marksNow())) return false;",
+      "",
+    ],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-void-by-all",
+    "an answer that is kept is made again after any change of the catalog",
+    ["src/http/kept-answers.ts", "if (basis === undefined) return standing;", "if (basis !== null) return standing;"],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-with-proxies-that-left",
+    "an answer about the mesh that is kept shows a proxy that speaks for another service now",
+    [
+      "src/http/discovery.ts",
+      "[catalog.index.connect(service), catalog.countConnect(service)]",
+      "[catalog.index.connect(service)]",
+    ],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-with-former-addresses",
+    "an answer about an import that is kept shows a virtual address that was released",
+    ["src/http/answer-read.ts", "[index(), catalog.index.virtualIps, found?.revision", "[index(), found?.revision"],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-of-former-exports",
+    "the kept list of exported services is given again after services came or went",
+    ["src/http/config.ts", "() => [exports.resolvedIndex]);", "() => []);"],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "exports-resolved-once",
+    "the resolved exports stay as they were when somebody looked",
+    [
+      "src/model/catalog-state.ts",
+      "if (this.#typicalNames?.get(key) !== service?.typicalName) this.#typicalNames = undefined;",
+      "",
+    ],
+    "test/unit/exports/resolved.test.ts",
+  ),
+  fault(
+    "kept-answers-mixed",
+    "a request that comes while a long answer is being sent is answered in the middle of it",
+    ["src/rpc/request-feed.ts", " || repeating?.isSending === true", ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
+    "kept-answers-gathered-without-a-bound",
+    "long answers are gathered while they are sent, whatever memory they take",
+    ["src/http/kept-answers.ts", " || this.#gatheredBytes > this.#mostGathered", ""],
+    KEPT_ANSWERS,
+  ),
+  fault(
     "kept-answers-of-other-rights",
     "an answer that is kept is given again after the rights of tokens have changed",
     ["src/http/kept-answers.ts", "      this.#authorizer.revision === rights &&\n", ""],
@@ -1043,7 +1103,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "kept-answers-of-waits",
     "an answer that was waited for is given at once to those who ask the same again",
-    ["src/http/handler.ts", "made.status === 200 && !call.isOwn", "made.status === 200"],
+    ["src/http/handler.ts", "made.status !== 200 || call.isOwn", "made.status !== 200"],
     KEPT_ANSWERS,
   ),
   fault(
@@ -1067,7 +1127,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "kept-answers-without-a-bound",
     "all answers are kept",
-    ["src/http/kept-answers.ts", "if (this.#bytes <= this.#options.maxBytes) break;", "break;"],
+    ["src/http/kept-answers.ts", "if (this.#bytes <= this.#options.maxBytes - this.#mostGathered) break;", "break;"],
     KEPT_ANSWERS,
   ),
   fault(

@@ -11,6 +11,7 @@ import type { Leadership } from "../../../src/host/leadership.js";
 import { CallLimits, type HttpHandlerOptions, httpHandler } from "../../../src/http/index.js";
 import type { RepeatedRequests } from "../../../src/http/messages.js";
 import { operations } from "../../../src/http/routes.js";
+import type { ServiceRegistration } from "../../../src/model/registration.js";
 import { type HttpServer, httpServer, peeringRpc } from "../../../src/rpc/index.js";
 import { RepeatingConnection } from "../../../src/rpc/repeated-requests.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
@@ -486,8 +487,374 @@ describe("an answer is void", () => {
   });
 });
 
+/** A read, writes that leave its answer as it was, and writes after each of which there is another one. */
+interface Narrow {
+  readonly path: string;
+  readonly others: readonly (() => unknown)[];
+  readonly own: readonly (() => unknown)[];
+}
+
+describe("an answer outlives changes of other things", () => {
+  const isSameAsFresh = async (keeping: Served, fresh: Served, path: string, what: string): Promise<void> => {
+    const request = requestText("GET", path);
+    assert.deepEqual(undated(await keeping.ask(request)), undated(await fresh.ask(request)), `${path}: ${what}`);
+  };
+
+  const check = async (keeping: Served, fresh: Served, { path, others, own }: Narrow): Promise<void> => {
+    const request = requestText("GET", path);
+    const isKept = async (): Promise<boolean> => !(await keeping.repeat(request)).made;
+    assert.ok(await isKept(), path);
+    for (const [number, change] of others.entries()) {
+      await change();
+      const before = keeping.handled;
+      await isSameAsFresh(keeping, fresh, path, `other change ${number}`);
+      assert.equal(keeping.handled, before, `${path}: other change ${number} made it void`);
+    }
+    for (const [number, change] of own.entries()) {
+      assert.ok(await isKept(), path);
+      const { body, headers } = undated(await keeping.ask(request));
+      await change();
+      await isSameAsFresh(keeping, fresh, path, `own change ${number}`);
+      const now = undated(await keeping.ask(request));
+      assert.notDeepEqual(now, { ...now, body, headers }, `${path}: own change ${number} changed nothing`);
+    }
+  };
+
+  it("of the catalog", async () => {
+    await using host = await createHost({
+      datacenter: "dc1",
+      storage: memoryStorage(),
+      transport: memoryNetwork().transport({}),
+      nodeName: "own",
+    });
+    await using keeping = await Served.start(host, {});
+    await using fresh = await Served.start(host, { keptAnswerBytes: 0 });
+    const { catalog, configEntries } = host;
+    let port = 1_000;
+    const addresses = new Map<string, string>();
+    const at = (node: string): { readonly node: string; readonly address: string } => ({
+      node,
+      address: addresses.get(node) ?? "10.0.0.1",
+    });
+    const register =
+      (node: string, name: string, more: object = {}) =>
+      (): Promise<unknown> =>
+        catalog.register({ ...at(node), service: { name, id: name, port: ++port, ...more } });
+    const sidecar = (node: string, name: string, destination: string): (() => Promise<unknown>) =>
+      register(node, name, { kind: "connect-proxy", proxy: { destinationServiceName: destination } });
+    const nodeCheck = (node: string, status: string) => (): Promise<unknown> =>
+      catalog.register({
+        ...at(node),
+        checks: [{ checkId: "alive", name: "alive", status, output: `${++port}` }],
+      });
+    const serviceCheck = (node: string, serviceId: string, status: string) => (): Promise<unknown> =>
+      catalog.register({
+        ...at(node),
+        checks: [{ checkId: `${serviceId}-up`, name: "up", serviceId, status, output: `${++port}` }],
+      });
+    const move = (node: string) => (): Promise<unknown> => {
+      addresses.set(node, `10.0.0.${(++port % 200) + 2}`);
+      return catalog.register(at(node));
+    };
+    const front = async (): Promise<void> => {
+      await configEntries.set({ kind: "terminating-gateway", name: "gate", services: [{ name: "db" }] });
+      await host.view.settled();
+    };
+    for (const write of [
+      register("n1", "web"),
+      register("n2", "db"),
+      register("own", "api"),
+      register("n2", "gate", { kind: "terminating-gateway" }),
+      sidecar("n1", "web-proxy", "web"),
+      sidecar("n2", "web-proxy-2", "web"),
+      sidecar("n2", "web-proxy-3", "web"),
+      () =>
+        configEntries.set({
+          kind: "exported-services",
+          name: "default",
+          services: [{ name: "*", consumers: [{ peer: "importer" }] }],
+        }),
+      register("n2", "gone"),
+      () => catalog.deregister({ node: "n2", serviceId: "gone" }),
+      nodeCheck("n1", "passing"),
+      serviceCheck("n1", "web", "passing"),
+      serviceCheck("n2", "db", "passing"),
+    ]) {
+      await write();
+    }
+    const ofWeb: Pick<Narrow, "others" | "own"> = {
+      others: [register("n2", "db"), serviceCheck("n2", "db", "critical"), nodeCheck("n2", "passing"), move("own")],
+      own: [register("n1", "web"), serviceCheck("n1", "web", "warning"), nodeCheck("n1", "critical"), move("n1")],
+    };
+    const reads: readonly Narrow[] = [
+      { path: "/v1/health/service/web", ...ofWeb },
+      { path: "/v1/catalog/service/web", ...ofWeb },
+      { path: "/v1/health/service/web?passing&filter=Service.Port+!=+1", ...ofWeb },
+      {
+        path: "/v1/health/service/nothing",
+        others: [register("n2", "db")],
+        own: [register("n1", "nothing"), () => catalog.deregister({ node: "n1", serviceId: "nothing" })],
+      },
+      {
+        path: "/v1/health/service/gate",
+        others: [register("n2", "db")],
+        own: [
+          front,
+          () => catalog.releaseVirtualIps("", ["db"]),
+          () => configEntries.delete("terminating-gateway", "gate"),
+        ],
+      },
+      {
+        path: "/v1/health/connect/web",
+        others: [register("n2", "db"), sidecar("n1", "db-proxy", "db")],
+        own: [
+          sidecar("n1", "web-proxy", "web"),
+          // The index of another one, which changed last, stays.
+          sidecar("n2", "web-proxy-2", "db"),
+          () => catalog.deregister({ node: "n2", serviceId: "web-proxy-3" }),
+        ],
+      },
+      {
+        path: "/v1/catalog/connect/db",
+        others: [sidecar("n1", "web-proxy", "web")],
+        own: [
+          front,
+          register("n2", "gate", { kind: "terminating-gateway" }),
+          () => configEntries.delete("terminating-gateway", "gate"),
+        ],
+      },
+      {
+        path: "/v1/catalog/nodes",
+        others: [serviceCheck("n1", "web", "passing"), nodeCheck("n1", "passing")],
+        own: [move("n1"), register("n1", "web")],
+      },
+      {
+        path: "/v1/catalog/services",
+        others: [serviceCheck("n1", "web", "critical"), nodeCheck("n1", "critical"), move("n1")],
+        own: [register("n1", "web", { tags: ["new"] }), register("n1", "api")],
+      },
+      {
+        path: "/v1/catalog/services?node-meta=a:b",
+        others: [],
+        own: [() => catalog.register({ ...at("n2"), nodeMeta: { a: "b" } })],
+      },
+      ...["/v1/catalog/node/n1", "/v1/catalog/node-services/n1"].map(
+        (path): Narrow => ({
+          path,
+          others: [register("n2", "db"), serviceCheck("n1", "web", "passing"), nodeCheck("n1", "passing"), move("n2")],
+          own: [register("n1", "web"), move("n1"), register("n1", "api")],
+        }),
+      ),
+      {
+        path: "/v1/health/node/n1",
+        others: [register("n2", "db"), move("n2")],
+        own: [nodeCheck("n1", "passing"), serviceCheck("n1", "web", "passing"), nodeCheck("n2", "warning")],
+      },
+      {
+        path: "/v1/health/checks/web",
+        others: [register("n2", "db"), move("n2")],
+        own: [serviceCheck("n1", "web", "critical"), nodeCheck("n2", "passing")],
+      },
+      {
+        path: "/v1/discovery-chain/web",
+        others: [register("n1", "web"), serviceCheck("n1", "web", "passing")],
+        own: [() => configEntries.set({ kind: "service-defaults", name: "web", protocol: "http" })],
+      },
+      {
+        path: "/v1/connect/intentions",
+        others: [register("n1", "web")],
+        own: [
+          () =>
+            configEntries.set({
+              kind: "service-intentions",
+              name: "web",
+              sources: [{ name: "api", action: "allow" }],
+            }),
+        ],
+      },
+      {
+        path: "/v1/exported-services",
+        others: [sidecar("n1", "web-proxy", "web")],
+        own: [
+          register("n1", "exported"),
+          () => catalog.deregister({ node: "n1", serviceId: "exported" }),
+          () => configEntries.set({ kind: "exported-services", name: "default", services: [] }),
+        ],
+      },
+      { path: "/v1/agent/services", others: [register("n1", "web"), move("n1")], own: [register("own", "api")] },
+      { path: "/v1/agent/service/api", others: [register("n1", "web")], own: [register("own", "api")] },
+      {
+        path: "/v1/agent/members",
+        others: [register("n1", "web")],
+        own: [() => catalog.register({ node: "own", address: "10.0.0.1", id: "aaaaaaaa-0000-4000-8000-000000000001" })],
+      },
+    ];
+    for (const read of reads) await check(keeping, fresh, read);
+  });
+
+  it("of imports", async () => {
+    const network = memoryNetwork();
+    const start = (number: number): Promise<PeeringHost> =>
+      createHost({
+        datacenter: `dc${number}`,
+        storage: memoryStorage(),
+        transport: network.transport({ listen: `127.0.0.${number}:8503` }),
+        clock: acceleratedClock(50),
+      });
+    await using exporter = await start(1);
+    await using importer = await start(2);
+    await using keeping = await Served.start(importer, {});
+    await using fresh = await Served.start(importer, { keptAnswerBytes: 0 });
+    let port = 1_000;
+    const register = async (host: PeeringHost, name: string): Promise<void> => {
+      const service = { name, port: ++port };
+      await host.catalog.register({ node: "n1", address: "10.0.0.1", service });
+      if (host === importer) return;
+      await eventually(async () => {
+        const [instance] = await importer.imports.instances({ peer: "exporter", service: name });
+        return instance?.service.port === service.port;
+      }, `${name} is imported`);
+    };
+    await exporter.configEntries.set({
+      kind: "exported-services",
+      name: "default",
+      services: [{ name: "*", consumers: [{ peer: "importer" }] }],
+    });
+    const token = await exporter.peerings.generateToken({ peerName: "importer" });
+    await importer.peerings.establish({ peerName: "exporter", token });
+    for (const name of ["web", "db"]) await register(exporter, name);
+    await register(importer, "local");
+    const local = [() => register(importer, "local")];
+    for (const path of ["/v1/health/service/web?peer=exporter", "/v1/catalog/service/web?peer=exporter"]) {
+      await check(keeping, fresh, {
+        path,
+        others: [...local, () => register(exporter, "db")],
+        own: [() => register(exporter, "web")],
+      });
+    }
+    for (const path of ["/v1/catalog/services?peer=exporter", "/v1/catalog/nodes?peer=exporter"]) {
+      await check(keeping, fresh, { path, others: local, own: [() => register(exporter, "db")] });
+    }
+    await check(keeping, fresh, {
+      path: "/v1/health/service/local",
+      others: [() => register(exporter, "web")],
+      own: local,
+    });
+    // An address that stands for an imported service here is part of how that is shown.
+    const proxy = { destinationServiceName: "web" };
+    const mesh: readonly ServiceRegistration[] = [
+      { name: "gateway", kind: "mesh-gateway", port: 1 },
+      { name: "web-sidecar-proxy", kind: "connect-proxy", port: 2, proxy },
+    ];
+    for (const service of mesh) {
+      await exporter.catalog.register({ node: "n1", address: "10.0.0.1", service });
+    }
+    const path = "/v1/health/connect/web?peer=exporter";
+    await eventually(
+      async () => (await fresh.ask(requestText("GET", path))).body.includes("consul-virtual"),
+      "it has an address",
+    );
+    await check(keeping, fresh, {
+      path,
+      others: [() => register(exporter, "db")],
+      own: [() => importer.catalog.releaseVirtualIps("exporter", ["web"])],
+    });
+  });
+});
+
 const LEADER = requestText("GET", "/v1/status/leader");
 const WEB = requestText("GET", "/v1/health/service/web");
+
+describe("long answers are kept", () => {
+  const NODES_READ = requestText("GET", "/v1/catalog/nodes");
+  let host: PeeringHost;
+  const register = (count: number): Promise<unknown> =>
+    host.catalog.registerAll(
+      Array.from({ length: count }, (_, number) => ({ node: `node-${number}`, address: "10.0.0.1" })),
+    );
+  before(async () => {
+    host = await createHost({ datacenter: "dc1", storage: memoryStorage(), transport: memoryNetwork().transport({}) });
+    await register(3_000);
+  });
+  after(() => host[Symbol.asyncDispose]());
+
+  it("as they were sent, until they change", async () => {
+    await using served = await Served.start(host, {});
+    for (const parameters of ["", "?pretty"]) {
+      for (const headers of [[], ["Accept-Encoding: gzip"]]) {
+        const request = requestText("GET", `/v1/catalog/nodes${parameters}`, headers);
+        const first = undated(await served.ask(request));
+        assert.match(
+          first.headers,
+          headers.length > 0 ? /^Content-Encoding: gzip\r$/m : /^Transfer-Encoding: chunked\r$/m,
+        );
+        const { answer, made } = await served.repeat(request);
+        assert.equal(made, false);
+        assert.deepEqual(undated(answer), first);
+      }
+    }
+    const { body } = await served.ask(NODES_READ);
+    assert.equal((JSON.parse(body) as unknown[]).length, 3_000);
+    await host.catalog.register({ node: "node-7", address: "10.0.0.7" });
+    assert.match((await served.ask(NODES_READ)).body, /"10\.0\.0\.7"/);
+  });
+
+  it("and come whole and in the order of requests to a client that reads late", async () => {
+    await using served = await Served.start(host, {});
+    await served.repeat(NODES_READ);
+    const { client } = served;
+    client.socket.pause();
+    // More than the system takes for a client that does not read: one of them is being sent when the others come.
+    const questions = [...Array.from({ length: 24 }, () => NODES_READ), LEADER, NODES_READ];
+    for (const question of questions) {
+      client.write(question);
+      await served.read();
+    }
+    const { handled } = served;
+    const answers = await client.answers(questions.length);
+    assert.ok(served.handled > handled, "they waited for the client to read");
+    const told = answers.map(({ status, body }) =>
+      body.length < 1_000 ? "short" : `${status} ${body === answers[0]?.body}`,
+    );
+    assert.deepEqual(
+      told,
+      questions.map((question) => (question === LEADER ? "short" : "200 true")),
+    );
+  });
+
+  it("and come whole to a client that has ended its side", async () => {
+    await using served = await Served.start(host, {});
+    const { answer } = await served.repeat(NODES_READ);
+    const { client } = served;
+    client.socket.pause();
+    client.write(NODES_READ);
+    client.socket.end();
+    await served.read();
+    assert.equal((await client.answer()).body, answer.body);
+    await eventually(() => client.socket.readableEnded || client.socket.destroyed, "the connection is closed");
+  });
+
+  it("as far as there is room for those that are being sent", async () => {
+    await using small = await Served.start(host, { keptAnswerBytes: 1_000_000 });
+    assert.equal((await small.repeat(NODES_READ)).made, true);
+    assert.equal((await small.repeat(LEADER)).made, false);
+  });
+
+  it("of no client that went before the end, and none that is too long", async () => {
+    await using served = await Served.start(host, {});
+    const gone = await RawClient.open(served.port);
+    gone.write(LEADER);
+    await gone.answer();
+    gone.socket.pause();
+    gone.write(NODES_READ);
+    await served.read();
+    gone.socket.destroy();
+    await served.read();
+    assert.equal((await served.repeat(NODES_READ)).made, false, "it was kept for the next one");
+    await register(12_000);
+    assert.equal((await served.repeat(NODES_READ)).made, true);
+  });
+});
 
 describe("answers are kept", () => {
   let host: PeeringHost;
@@ -651,17 +1018,23 @@ describe("answers are kept", () => {
     Object.defineProperty(socket, "writableLength", { get: () => writableLength });
     const requests: RepeatedRequests = {
       note: () => {},
-      answer: () => Buffer.from("answer!"),
-      unread: (_, bytes) => {
-        log.push(`unread ${bytes}`);
-        return () => log.push("read");
-      },
+      answer: () => [Buffer.from("answer!")],
+      unread: () => ({
+        wait: (bytes) => {
+          log.push(`unread ${bytes}`);
+          return () => void log.push("read");
+        },
+        end: () => void log.push("over"),
+      }),
     };
     const connection = new RepeatingConnection(
       socket as unknown as Socket,
       requests,
       () => true,
-      () => log.push("answered"),
+      () => {
+        log.push("begun");
+        return () => void log.push("answered");
+      },
     );
     const bytes = Buffer.from(LEADER);
     assert.equal(connection.answer(bytes), false);
@@ -672,6 +1045,6 @@ describe("answers are kept", () => {
     taken();
     assert.equal(connection.answer(bytes), true);
     socket.emit("close");
-    assert.deepEqual(log, ["answered", "unread 7", "read", "answered", "unread 7", "read"]);
+    assert.deepEqual(log, ["begun", "unread 7", "read", "answered", "over", "begun", "unread 7", "over"]);
   });
 });
