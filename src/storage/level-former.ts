@@ -30,16 +30,29 @@ export function isSecret(encodedKey: string): boolean {
   return SECRET_PREFIXES.some((prefix) => isUnder(encodedKey, prefix));
 }
 
-/** Removes former values of secrets from the files of one open database, in the background. */
+/**
+ * Removes former values of secrets from the files of one open database, in the background: at once, but no sooner than a pause after
+ * the removal before. It rewrites tables, and peerings that are established one after another replace secrets all the time.
+ */
 export class FormerSecrets {
   readonly #surroundings: Surroundings;
+  readonly #pauseMs: number;
   #asked = false;
   #done = false;
   #removing: Promise<void> | undefined;
+  /** On the monotonic clock. */
+  #notBefore = Number.NEGATIVE_INFINITY;
+  #endPause: () => void = () => {};
+  #isHurried = false;
+  #isLeft = false;
 
-  /** @param marked - whether {@link FORMER_KEY} is there: the process before did not get to it. */
-  constructor(surroundings: Surroundings, marked: boolean) {
+  /**
+   * @param marked - whether {@link FORMER_KEY} is there: the process before did not get to it.
+   * @param pauseMs - between two removals.
+   */
+  constructor(surroundings: Surroundings, marked: boolean, pauseMs: number) {
     this.#surroundings = surroundings;
+    this.#pauseMs = pauseMs;
     if (marked) this.remove();
   }
 
@@ -57,19 +70,31 @@ export class FormerSecrets {
     return done;
   }
 
-  /** Resolves when nothing is left to do; never rejects. */
-  async idle(): Promise<void> {
+  /** Makes no more pauses, and resolves when nothing is left to do; never rejects. */
+  async finish(): Promise<void> {
+    this.#isHurried = true;
+    this.#endPause();
+    await this.#removing;
+  }
+
+  /** Leaves a removal that has not begun to the next one who opens the database; resolves when nothing is under way. Never rejects. */
+  async leave(): Promise<void> {
+    this.#isLeft = true;
+    this.#endPause();
     await this.#removing;
   }
 
   async #removeAll(): Promise<void> {
     try {
       while (this.#asked) {
+        await this.#pause();
+        if (this.#isLeft) return;
         this.#asked = false;
         for (let round = 0; round < ROUNDS; round++) {
           await this.#surroundings.readsEnded();
           for (const prefix of SECRET_PREFIXES) await this.#merge(prefix);
         }
+        this.#notBefore = performance.now() + this.#pauseMs;
       }
       this.#done = true;
     } catch (error) {
@@ -78,6 +103,20 @@ export class FormerSecrets {
       });
     }
     this.#removing = undefined;
+  }
+
+  async #pause(): Promise<void> {
+    const leftMs = this.#notBefore - performance.now();
+    if (leftMs <= 0 || this.#isHurried || this.#isLeft) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, leftMs);
+      // A process that ends meanwhile leaves the mark.
+      timer.unref();
+      this.#endPause = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   /** The engine merges tables that overlap, so something must be written that overlaps all under the prefix. */

@@ -47,6 +47,11 @@ export interface LevelOptions {
    */
   readonly limits?: Partial<StorageLimits>;
   /**
+   * How long to wait, after former values of secrets were removed from the files, before such of later commits are, in milliseconds:
+   * each time, tables are rewritten. Closing the storage does not wait. Default 5 000.
+   */
+  readonly removalPauseMs?: number;
+  /**
    * Counts and logs faults that were found and mended: a write that was cut short, a damaged entry, a directory that others could
    * read. Default: silent.
    */
@@ -70,6 +75,7 @@ export interface LevelOptions {
  */
 export async function openLevel(directory: string, options: LevelOptions = {}): Promise<Storage & Closable> {
   const { writeBufferBytes = 16 * 1024 * 1024, cacheBytes = 8 * 1024 * 1024, incidents = new Incidents() } = options;
+  const { removalPauseMs = 5_000 } = options;
   const place = await DataDirectory.claim(directory, incidents);
   let opened: Opened | undefined;
   try {
@@ -79,7 +85,15 @@ export async function openLevel(directory: string, options: LevelOptions = {}): 
     await place.sweep();
     const acknowledged = await AcknowledgedRevision.open(place, opened.revision, incidents);
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
-    return new LevelStorage(place, limits, writeBufferBytes, acknowledged, incidents, openDatabase, opened);
+    return new LevelStorage(
+      place,
+      limits,
+      { writeBufferBytes, removalPauseMs },
+      acknowledged,
+      incidents,
+      openDatabase,
+      opened,
+    );
   } catch (error) {
     await opened?.database.close();
     await place.release();
@@ -324,6 +338,7 @@ class LevelStorage implements Storage, Closable {
   readonly limits: StorageLimits;
   readonly #place: DataDirectory;
   readonly #writeBufferBytes: number;
+  readonly #removalPauseMs: number;
   readonly #acknowledged: AcknowledgedRevision;
   readonly #incidents: Incidents;
   readonly #openDatabase: (given: bigint) => Promise<Opened>;
@@ -353,7 +368,7 @@ class LevelStorage implements Storage, Closable {
   constructor(
     place: DataDirectory,
     limits: StorageLimits,
-    writeBufferBytes: number,
+    { writeBufferBytes, removalPauseMs }: Required<Pick<LevelOptions, "writeBufferBytes" | "removalPauseMs">>,
     acknowledged: AcknowledgedRevision,
     incidents: Incidents,
     openDatabase: (given: bigint) => Promise<Opened>,
@@ -362,6 +377,7 @@ class LevelStorage implements Storage, Closable {
     this.#place = place;
     this.limits = limits;
     this.#writeBufferBytes = writeBufferBytes;
+    this.#removalPauseMs = removalPauseMs;
     this.#acknowledged = acknowledged;
     this.#incidents = incidents;
     this.#openDatabase = openDatabase;
@@ -437,7 +453,7 @@ class LevelStorage implements Storage, Closable {
     this.#log.close();
     await this.#writing;
     await this.#interrupt(new PeeringError("closed", "the storage is closed"));
-    await this.#former.idle();
+    await this.#former.finish();
     await this.#finish();
     await this.#database.close();
     this.#acknowledged.close();
@@ -472,7 +488,7 @@ class LevelStorage implements Storage, Closable {
       mergeTables: (first, last) => this.#logs.merging(() => database.compactRange(first, last)),
       incidents: this.#incidents,
     };
-    return new FormerSecrets(surroundings, database.getSync(FORMER_KEY) !== undefined);
+    return new FormerSecrets(surroundings, database.getSync(FORMER_KEY) !== undefined, this.#removalPauseMs);
   }
 
   /** In the order of commits, because a commit behind a failed write would be lost with it. */
@@ -695,7 +711,7 @@ class LevelStorage implements Storage, Closable {
     await this.#interrupt(new PeeringError("unavailable", "the database was opened again meanwhile"));
     // It waits for the queued commits, which are refused now.
     for (const deletion of this.#deletions.splice(0)) await this.#delete(deletion);
-    await this.#former.idle();
+    await this.#former.leave();
     await this.#database.close();
     const { database, revision, isWhole } = await this.#openDatabase(this.#revision);
     this.#database = database;

@@ -1311,6 +1311,18 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/exports/export-engine.test.ts",
   ),
   fault(
+    "former-secrets-removed-without-pause",
+    "each peering that is established has all tables with secrets rewritten",
+    ["src/storage/level-former.ts", "        this.#notBefore = performance.now() + this.#pauseMs;\n", ""],
+    "test/unit/storage/level-former.test.ts",
+  ),
+  fault(
+    "former-secrets-taken-for-gone",
+    "the mark of former secrets goes though the database was opened again before they were removed",
+    ["src/storage/level-former.ts", "        if (this.#isLeft) return;\n", "        if (this.#isLeft) break;\n"],
+    "test/unit/storage/level-former.test.ts",
+  ),
+  fault(
     "handshakes-not-bounded",
     "a source may have as many TLS handshakes under way as it has connections",
     [

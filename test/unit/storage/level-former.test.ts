@@ -4,7 +4,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import { Incidents } from "../../../src/base/incidents.js";
 import { openLevel } from "../../../src/storage/level.js";
+import { FormerSecrets } from "../../../src/storage/level-former.js";
 import type { Key, Storage, Write } from "../../../src/storage/storage.js";
 
 async function withDirectory(action: (directory: string) => Promise<void>): Promise<void> {
@@ -125,4 +127,54 @@ describe("level, former values of secrets", () => {
         [],
       );
     }));
+});
+
+describe("removals of former secrets", () => {
+  const PAUSE_MS = 3_600_000;
+
+  function counted() {
+    let merges = 0;
+    const surroundings = {
+      readsEnded: async () => {},
+      deleteBetweenCommits: async () => {},
+      mergeTables: async () => {
+        merges++;
+      },
+      incidents: new Incidents(),
+    };
+    return { former: new FormerSecrets(surroundings, false, PAUSE_MS), merges: () => merges };
+  }
+
+  /** Of all that runs without a timer. */
+  const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+  it("are made at once, then together after a pause, which the end of the storage cuts short", async () => {
+    const { former, merges } = counted();
+    former.remove();
+    await settled();
+    const once = merges();
+    assert.ok(once > 0);
+    assert.equal(former.takeDone(), true);
+    for (let secret = 0; secret < 3; secret++) {
+      former.remove();
+      await settled();
+      assert.equal(merges(), once);
+      assert.equal(former.takeDone(), false, "the mark stays");
+    }
+    await former.finish();
+    assert.equal(merges(), 2 * once);
+    assert.equal(former.takeDone(), true);
+  });
+
+  it("are left, with the mark, where the database is opened again", async () => {
+    const { former, merges } = counted();
+    former.remove();
+    await settled();
+    const once = merges();
+    assert.equal(former.takeDone(), true);
+    former.remove();
+    await former.leave();
+    assert.equal(merges(), once);
+    assert.equal(former.takeDone(), false);
+  });
 });
