@@ -62,9 +62,10 @@ export class HeldImports implements ReplicaContents {
     const rows: StoredHead[] = [];
     const put = addTo(rows, peer);
     return {
-      put: async (entry) => {
-        await put(entry);
-        gone.delete(keyOf(entry.key));
+      put: (entry) => {
+        const putting = put(entry);
+        if (putting === undefined) gone.delete(keyOf(entry.key));
+        return putting?.then(() => void gone.delete(keyOf(entry.key)));
       },
       damaged: () => {},
       remove: () => {},
@@ -167,7 +168,8 @@ export class HeldImports implements ReplicaContents {
     for (const { head, revision } of rows) {
       const known = index.get(head.key);
       if (known !== undefined) this.#changes(peer, known);
-      const service = yield* index.putSteps(head, revision);
+      const isLarge = head.nodes.length > MANY_NODES;
+      const service = isLarge ? yield* index.putSteps(head, revision) : index.put(head, revision);
       peer.summaries?.changed(service);
       if (meter.isOver(5 + 3 * head.nodes.length)) yield;
     }
@@ -197,25 +199,31 @@ function keyOf(key: Key): string {
   return key[IMPORTS_PREFIX.length + 1] ?? "";
 }
 
-/** Collects the rows that a peer does not have as they are stored. */
-function addTo(rows: StoredHead[], { index }: ImportPeer): (entry: Entry) => Promise<void> {
-  return async (entry) => {
-    if (index.get(keyOf(entry.key))?.revision !== entry.revision) rows.push(await storedHead(entry));
+/** Collects the rows that a peer does not have as they are stored. Most are small, and waited for by nobody. */
+function addTo(rows: StoredHead[], { index }: ImportPeer): (entry: Entry) => Promise<void> | undefined {
+  return (entry) => {
+    if (index.get(keyOf(entry.key))?.revision === entry.revision) return undefined;
+    const steps = storedHead(entry);
+    const first = steps.next();
+    if (first.done !== true) return inTurns(steps).then((row) => void rows.push(row));
+    rows.push(first.value);
+    return undefined;
   };
 }
 
 /** The facts about a row that the index needs. @throws why it is damaged. */
-async function storedHead(entry: Entry): Promise<StoredHead> {
+function* storedHead(entry: Entry): Steps<StoredHead> {
   const key = keyOf(entry.key);
   if (entry.key.length !== IMPORTS_PREFIX.length + 2) throw new Error("unknown key");
   const row = decodeRow(entry);
   if (row === undefined) throw new Error("it is too short");
-  const head = await inTurns(storedHeadSteps(key, row.payload));
+  const head = yield* storedHeadSteps(key, row.payload);
   if (head.digest !== row.digest) throw new Error("its digest is not that of its payload");
   return { head, revision: entry.revision, place: row.place };
 }
 
 /** The order in which rows were committed. */
 function compareCommits(left: StoredHead, right: StoredHead): number {
-  return Number(left.revision - right.revision) || left.place - right.place;
+  if (left.revision !== right.revision) return left.revision < right.revision ? -1 : 1;
+  return left.place - right.place;
 }

@@ -249,13 +249,17 @@ export class ImportPlan {
 
 /** The head of a stored payload. @throws {PeeringError} `invalid-message`: it is not that service. */
 export function* storedHeadSteps(key: string, payload: Uint8Array): Steps<ServiceHead> {
-  const summary = yield* inspectionSteps(payload, key, noPayloadLimits);
+  const isSmall = payload.length <= SMALL_PAYLOAD;
+  const summary = isSmall
+    ? inspectPayload(payload, key, noPayloadLimits)
+    : yield* inspectionSteps(payload, key, noPayloadLimits);
   if (summary.instances === 0 || lowerCase(summary.service) !== key) {
     throw new PeeringError("invalid-message", "it is not that service");
   }
   const canonical = summary.sorted ? payload : yield* canonicalSteps(payload);
-  const digest = yield* payloadDigestSteps(canonical);
-  const digests = yield* nodeDigestSteps(canonical, summary.nodes);
+  const digest = isSmall ? payloadDigest(canonical) : yield* payloadDigestSteps(canonical);
+  const { nodes } = summary;
+  const digests = isSmall ? nodeDigests(canonical, nodes) : yield* nodeDigestSteps(canonical, nodes);
   return headOf(key, { summary, canonical, digest, digests });
 }
 

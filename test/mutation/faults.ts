@@ -943,8 +943,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a host that does not lead lists imports without a service that has come",
     [
       HELD_IMPORTS,
-      "      const service = yield* index.putSteps(head, revision);\n      peer.summaries?.changed(service);\n",
-      "      yield* index.putSteps(head, revision);\n",
+      "      peer.summaries?.changed(service);\n      if (meter",
+      "      service.mark = revision;\n      if (meter",
     ],
     OF_SUMMARIES,
   ),
