@@ -4,12 +4,12 @@ interface Used<Value> {
 }
 
 /** Values by key that together cost no more than a limit. Beyond it, the one that was used longest ago is dropped. */
-export class RecentlyUsed<Value> {
+export class RecentlyUsed<Key, Value> {
   readonly #limit: number;
   readonly #costOf: (value: Value) => number;
   readonly #onDropped: () => void;
   /** The one that was used longest ago comes first. */
-  readonly #used = new Map<string, Used<Value>>();
+  readonly #used = new Map<Key, Used<Value>>();
   #cost = 0;
 
   /** @param onDropped - is called for each value that makes room for others. */
@@ -20,7 +20,7 @@ export class RecentlyUsed<Value> {
   }
 
   /** Counts as a use. */
-  get(key: string): Value | undefined {
+  get(key: Key): Value | undefined {
     const used = this.#used.get(key);
     if (used === undefined) return undefined;
     this.#used.delete(key);
@@ -29,13 +29,13 @@ export class RecentlyUsed<Value> {
   }
 
   /** One that alone costs more than the limit is not kept, and nothing is dropped for it. */
-  set(key: string, value: Value): void {
+  set(key: Key, value: Value): void {
     this.delete(key);
     this.#add(key, { value, cost: this.#costOf(value) });
   }
 
   /** To be called when the cost of a value has changed. Counts as a use. */
-  recount(key: string): void {
+  recount(key: Key): void {
     const used = this.#used.get(key);
     if (used === undefined) return;
     this.delete(key);
@@ -43,12 +43,12 @@ export class RecentlyUsed<Value> {
     this.#add(key, used);
   }
 
-  delete(key: string): void {
+  delete(key: Key): void {
     this.#cost -= this.#used.get(key)?.cost ?? 0;
     this.#used.delete(key);
   }
 
-  #add(key: string, used: Used<Value>): void {
+  #add(key: Key, used: Used<Value>): void {
     if (used.cost > this.#limit) return;
     this.#used.set(key, used);
     this.#cost += used.cost;

@@ -38,7 +38,7 @@ export interface KeptReply {
  */
 export class KeptReplies {
   readonly #source: DnsSource;
-  readonly #kept: RecentlyUsed<Kept>;
+  readonly #kept: RecentlyUsed<string, Kept>;
 
   /** @param maxBytes - of all of them, with their questions; 0: none are kept. */
   constructor(source: DnsSource, incidents: Incidents, maxBytes: number) {

@@ -152,7 +152,7 @@ interface KeptInstances {
  */
 class DecodedImports {
   readonly #host: PeeringHost;
-  readonly #kept = new RecentlyUsed<KeptInstances>(MAX_KEPT, ({ instances }) => instances.length);
+  readonly #kept = new RecentlyUsed<string, KeptInstances>(MAX_KEPT, ({ instances }) => instances.length);
 
   constructor(host: PeeringHost) {
     this.#host = host;

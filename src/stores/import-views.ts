@@ -1,3 +1,4 @@
+import { RecentlyUsed } from "../base/recently-used.js";
 import type { PayloadView } from "../payload/payload-parts.js";
 import type { StoredService } from "./import-index.js";
 
@@ -6,31 +7,19 @@ export const noNodes: PayloadView["nodes"] = new Map();
 
 /** The views that were used last, up to a size. */
 export class KeptViews {
-  readonly #views = new Map<StoredService, PayloadView>();
-  readonly #most: number;
-  #bytes = 0;
+  readonly #views: RecentlyUsed<StoredService, PayloadView>;
 
   /** @param most - bytes of payloads. */
   constructor(most: number) {
-    this.#most = most;
+    this.#views = new RecentlyUsed(most, ({ value }) => value.length);
   }
 
   get(service: StoredService): PayloadView | undefined {
-    const view = this.#views.get(service);
-    if (view === undefined) return undefined;
-    this.#views.delete(service);
-    this.#views.set(service, view);
-    return view;
+    return this.#views.get(service);
   }
 
   keep(service: StoredService, view: PayloadView): PayloadView {
-    this.drop(service);
     this.#views.set(service, view);
-    this.#bytes += view.value.length;
-    for (const oldest of this.#views.keys()) {
-      if (this.#bytes <= this.#most) break;
-      this.drop(oldest);
-    }
     return view;
   }
 
@@ -41,9 +30,6 @@ export class KeptViews {
 
   /** A service, or one of its nodes, is not as it was. */
   drop(service: StoredService): void {
-    const view = this.#views.get(service);
-    if (view === undefined) return;
-    this.#bytes -= view.value.length;
     this.#views.delete(service);
   }
 }

@@ -10,7 +10,7 @@ interface Sized {
 describe("values that are kept while they are used", () => {
   it("drops the one that was used longest ago, and tells it", () => {
     let dropped = 0;
-    const values = new RecentlyUsed<Sized>(
+    const values = new RecentlyUsed<string, Sized>(
       10,
       ({ size }) => size,
       () => dropped++,
@@ -24,7 +24,7 @@ describe("values that are kept while they are used", () => {
 
   it("drops nothing for a value that alone is too large", () => {
     let dropped = 0;
-    const values = new RecentlyUsed<Sized>(
+    const values = new RecentlyUsed<string, Sized>(
       10,
       ({ size }) => size,
       () => dropped++,
@@ -40,7 +40,7 @@ describe("values that are kept while they are used", () => {
     fc.assert(
       fc.property(fc.array(step), (steps) => {
         const held = new Map<string, Sized>();
-        const values = new RecentlyUsed<Sized>(10, ({ size }) => size);
+        const values = new RecentlyUsed<string, Sized>(10, ({ size }) => size);
         for (const { type, key, size } of steps) {
           const value = held.get(key);
           if (type === "set") {
