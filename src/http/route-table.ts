@@ -16,8 +16,10 @@ export type RouteMatch =
 export class RouteTable {
   readonly operations: readonly Operation[];
   readonly #exact = new Map<string, Route>();
-  readonly #ends: readonly Route[];
-  readonly #prefixes: readonly Route[];
+  readonly #ends: readonly { readonly prefix: string; readonly end: string; readonly route: Route }[];
+  /** By pattern, as are the exact ones. */
+  readonly #prefixes = new Map<string, Route>();
+  readonly #longestPrefix: number;
 
   constructor(operations: readonly Operation[]) {
     this.operations = operations;
@@ -27,16 +29,16 @@ export class RouteTable {
       methods.set(operation.method, operation);
       byPattern.set(operation.pattern, methods);
     }
-    const prefixes: Route[] = [];
-    const ends: Route[] = [];
+    const ends: { readonly prefix: string; readonly end: string; readonly route: Route }[] = [];
     for (const [pattern, methods] of byPattern) {
       const route = { pattern, operations: methods };
-      if (pattern.includes("*")) ends.push(route);
-      else if (pattern.endsWith("/")) prefixes.push(route);
+      const [prefix = "", end] = pattern.split("*");
+      if (end !== undefined) ends.push({ prefix, end, route });
+      else if (pattern.endsWith("/")) this.#prefixes.set(pattern, route);
       else this.#exact.set(pattern, route);
     }
     this.#ends = ends;
-    this.#prefixes = prefixes.sort((left, right) => right.pattern.length - left.pattern.length);
+    this.#longestPrefix = Math.max(0, ...Array.from(this.#prefixes.keys(), ({ length }) => length));
   }
 
   /** @param path - percent-decoded. */
@@ -45,15 +47,22 @@ export class RouteTable {
     if (clean !== path) return { type: "redirect", path: clean };
     const exact = this.#exact.get(path);
     if (exact !== undefined) return { type: "route", route: exact, rest: "" };
-    for (const route of this.#ends) {
-      const [prefix = "", end = ""] = route.pattern.split("*");
+    for (const { prefix, end, route } of this.#ends) {
       if (path.length > prefix.length + end.length && path.startsWith(prefix) && path.endsWith(end)) {
         return { type: "route", route, rest: path.slice(prefix.length, -end.length) };
       }
     }
-    for (const route of this.#prefixes) {
-      if (path.startsWith(route.pattern)) return { type: "route", route, rest: path.slice(route.pattern.length) };
-      if (`${path}/` === route.pattern) return { type: "redirect", path: route.pattern };
+    const asFolder = `${path}/`;
+    if (this.#prefixes.has(asFolder)) return { type: "redirect", path: asFolder };
+    // The longest one first.
+    for (
+      let slash = path.lastIndexOf("/", this.#longestPrefix - 1);
+      slash >= 0;
+      slash = path.lastIndexOf("/", slash - 1)
+    ) {
+      const route = this.#prefixes.get(path.slice(0, slash + 1));
+      if (route !== undefined) return { type: "route", route, rest: path.slice(slash + 1) };
+      if (slash === 0) break;
     }
     return { type: "none" };
   }

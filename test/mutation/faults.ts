@@ -1125,6 +1125,16 @@ export const plantedFaults: readonly PlantedFault[] = [
     KEPT_ANSWERS,
   ),
   fault(
+    "routes-of-short-prefixes-alone",
+    "a path is looked up by shorter prefixes than the longest there is",
+    [
+      "src/http/route-table.ts",
+      'path.lastIndexOf("/", this.#longestPrefix - 1)',
+      'path.lastIndexOf("/", this.#longestPrefix - 2)',
+    ],
+    "test/unit/http/route-table.test.ts",
+  ),
+  fault(
     "kept-answers-without-a-bound",
     "all answers are kept",
     ["src/http/kept-answers.ts", "if (this.#bytes <= this.#options.maxBytes - this.#mostGathered) break;", "break;"],
