@@ -190,9 +190,11 @@ export type {
   ImportChange,
   ImportDifference,
   ImportedService,
+  ImportedSummary,
   ImportLimits,
   ImportPart,
   ImportSnapshot,
+  ListedNode,
 } from "./stores/import-store.js";
 export type { PeeringPatches } from "./stores/peering-changes.js";
 export type { PreparedQueries, StoredQuery } from "./stores/prepared-queries.js";

@@ -21,7 +21,7 @@ export function feedInPieces(
   socket: Socket,
   isHeldUp: () => boolean,
   clock: Clock,
-  repeating?: RepeatingConnection,
+  repeating?: Pick<RepeatingConnection, "answer" | "isSending" | "parsed">,
 ): void {
   const parsers = socket.listeners("data");
   const mayNotParse = (): boolean => isHeldUp() || repeating?.isSending === true;

@@ -1077,6 +1077,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/exports/resolved.test.ts",
   ),
   fault(
+    "kept-answers-mixed",
+    "a request that comes while a long answer is being sent is answered in the middle of it",
+    ["src/rpc/request-feed.ts", " || repeating?.isSending === true", ""],
+    "test/unit/rpc/request-feed.test.ts",
+  ),
+  fault(
     "kept-answers-gathered-without-a-bound",
     "long answers are gathered while they are sent, whatever memory they take",
     ["src/http/kept-answers.ts", " || this.#gatheredBytes > this.#mostGathered", ""],
