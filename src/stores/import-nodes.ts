@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import type { Incidents } from "../base/incidents.js";
 import { StepMeter, type Steps } from "../base/steps.js";
 import { inTurns, sortSteps } from "../base/turns.js";
 import { decodeNode, type EncodedNode } from "../payload/imported-payload.js";
@@ -19,6 +20,7 @@ const LATELY = 16;
 /** The nodes of imports, decoded at most once per change of a node, as far as they fit in the memory for them. */
 export class ImportNodes {
   readonly #payloads: ImportPayloads;
+  readonly #incidents: Incidents;
   readonly #most: number;
   /** Those with nodes that are kept, the one that was asked for last comes last. */
   readonly #peers = new Set<ImportPeer>();
@@ -26,8 +28,9 @@ export class ImportNodes {
   #asked = 0;
 
   /** @param most - bytes of nodes that are kept, of all peers. */
-  constructor(payloads: ImportPayloads, most: number) {
+  constructor(payloads: ImportPayloads, incidents: Incidents, most: number) {
     this.#payloads = payloads;
+    this.#incidents = incidents;
     this.#most = most;
   }
 
@@ -73,7 +76,14 @@ export class ImportNodes {
       if (this.#bytes + bytes <= this.#most || asked - (other.nodes?.asked ?? 0) < LATELY) break;
       this.release(other);
     }
-    if (this.#bytes + bytes > this.#most) return;
+    if (this.#bytes + bytes > this.#most) {
+      this.#incidents.report(
+        "import-nodes-full",
+        "the nodes of a peer do not fit in the memory for those of lists: they are made for each list",
+        { limit: this.#most },
+      );
+      return;
+    }
     peer.nodes = { nodes, order, bytes, asked };
     this.#bytes += bytes;
     this.#peers.add(peer);

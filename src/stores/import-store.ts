@@ -147,7 +147,7 @@ export class ImportStore implements AsyncDisposable {
       most: this.#limits.summaryBytesInAll,
       incidents: this.#incidents,
     });
-    this.#nodes = new ImportNodes(this.#payloads, this.#limits.summaryBytesInAll);
+    this.#nodes = new ImportNodes(this.#payloads, this.#incidents, this.#limits.summaryBytesInAll);
   }
 
   /**

@@ -299,6 +299,21 @@ describe("what lists show of imports", { timeout: 120_000 }, () => {
     assert.equal(await store.summaries(OTHER, "another"), other);
   });
 
+  it("of nodes is made each time where they do not fit, which is reported", async () => {
+    for (const [summaryBytesInAll, reports] of [
+      [100, 2],
+      [1_000_000, undefined],
+    ] as const) {
+      const incidents = new Incidents();
+      await using store = await ImportStore.open(memoryStorage(), { incidents, limits: { summaryBytesInAll } });
+      await store.apply(PEER, [versioned("web", 0)]);
+      const first = await store.nodes(PEER);
+      assert.equal(first.length, 1);
+      assert.deepEqual(await store.nodes(PEER), first);
+      assert.equal(incidents.counts().get("import-nodes-full"), reports);
+    }
+  });
+
   it("gives room to a peer that is listed when others have not been for long", async () => {
     const incidents = new Incidents();
     await using store = await ImportStore.open(memoryStorage(), { incidents, limits: { summaryBytesInAll: 30_000 } });
