@@ -19,6 +19,11 @@ export class RecentlyUsed<Key, Value> {
     this.#onDropped = onDropped;
   }
 
+  /** How many there are. */
+  get size(): number {
+    return this.#used.size;
+  }
+
   /** Counts as a use. */
   get(key: Key): Value | undefined {
     const used = this.#used.get(key);

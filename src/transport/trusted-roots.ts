@@ -1,5 +1,6 @@
 import { createSecureContext, type SecureContext } from "node:tls";
 import { PeeringError } from "../base/errors.js";
+import { RecentlyUsed } from "../base/recently-used.js";
 import { certificatesIn } from "../token/pem.js";
 import { StatusCode } from "../wire/status.js";
 
@@ -21,7 +22,7 @@ export interface TrustedRoots {
  * kept under their whole text, so that roots of another text are never taken for them.
  */
 export class RootsReader {
-  readonly #kept = new Map<string, TrustedRoots>();
+  readonly #kept = new RecentlyUsed<string, TrustedRoots>(MAX_KEPT, () => 1);
 
   /** How many sets of roots are kept. */
   get size(): number {
@@ -31,11 +32,10 @@ export class RootsReader {
   /** @throws {PeeringError} `invalid-argument`: an element without any certificate, with the text that Consul gives. */
   read(caPems: readonly string[]): TrustedRoots {
     const key = JSON.stringify(caPems);
-    const roots = this.#kept.get(key) ?? rootsOf(caPems);
-    this.#kept.delete(key);
+    const kept = this.#kept.get(key);
+    if (kept !== undefined) return kept;
+    const roots = rootsOf(caPems);
     this.#kept.set(key, roots);
-    const [oldest] = this.#kept.keys();
-    if (this.#kept.size > MAX_KEPT && oldest !== undefined) this.#kept.delete(oldest);
     return roots;
   }
 }
