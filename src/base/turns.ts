@@ -20,7 +20,7 @@ export async function inTurns<Result>(steps: Steps<Result>, signal?: AbortSignal
  * Sorts in steps: runs that are sorted at once, then merged.
  * @returns a new array.
  */
-export function* sortSteps<Item extends object>(
+export function* sortSteps<Item extends NonNullable<unknown>>(
   items: readonly Item[],
   compare: (left: Item, right: Item) => number,
 ): Steps<Item[]> {
@@ -91,11 +91,13 @@ const SORTED_BATCH = 500;
 const MERGED_BATCH = 5_000;
 
 /** Merges two sorted arrays in steps, into a new one. */
-export function* mergeSteps<Item extends object>(
+export function* mergeSteps<Item extends NonNullable<unknown>>(
   left: readonly Item[],
   right: readonly Item[],
   compare: (left: Item, right: Item) => number,
 ): Steps<Item[]> {
+  const [last, first] = [left.at(-1), right[0]];
+  if (last === undefined || first === undefined || compare(last, first) <= 0) return left.concat(right);
   const merged: Item[] = [];
   let [i, j] = [0, 0];
   for (;;) {

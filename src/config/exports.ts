@@ -45,14 +45,15 @@ function compile(input: ExportInput, name: string): ChainInfo | undefined {
   return chainInfo(chain);
 }
 
-/** Lower-cased names that {@link resolveName} may have something for. */
-export function candidateNames(input: ExportInput, { exact, wildcard }: PeerRules): ReadonlySet<string> {
-  const keys = new Set(exact.keys());
-  if (wildcard) {
-    for (const key of input.names.typical.keys()) keys.add(key);
-    for (const key of input.entries.chainNames.keys()) keys.add(key);
-  }
-  return keys;
+/**
+ * Lower-cased names that {@link resolveName} may have something for, some of them more than once. Names may come and go while they are
+ * looked at.
+ */
+export function* candidateNames(input: ExportInput, { exact, wildcard }: PeerRules): Iterable<string> {
+  yield* exact.keys();
+  if (!wildcard) return;
+  yield* input.names.typical.keys();
+  yield* input.entries.chainNames.keys();
 }
 
 /** The exports to a peer under one name. */
@@ -85,7 +86,7 @@ export function resolveExports(input: ExportInput, peerName: string): ResolvedEx
   if (input.datacenter === "") throw new PeeringError("invalid-argument", "datacenter cannot be empty");
   const rules = input.entries.exportRules.of(peerName);
   const resolved: ResolvedName[] = [];
-  for (const key of candidateNames(input, rules)) {
+  for (const key of new Set(candidateNames(input, rules))) {
     const one = resolveName(input, rules, key);
     if (one !== undefined) resolved.push(one);
   }

@@ -5,6 +5,8 @@ import { errorText } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { retry } from "../base/retry.js";
 import { Signal } from "../base/signal.js";
+import type { Steps } from "../base/steps.js";
+import { sortSteps } from "../base/turns.js";
 import { type ChainInfo, equalChainInfo } from "../config/chain.js";
 import { EVERY_SERVICE, frontedBy } from "../config/config-entry-set.js";
 import type { PeerRules } from "../config/export-rules.js";
@@ -74,13 +76,23 @@ export interface ExportEngineOptions {
   readonly incidents?: Incidents;
   /** Instances encoded in one go, about, so that streams are served in between. Default 500. */
   readonly sliceInstances?: number;
+  /** Names resolved for streams in one go, for the same reason. Default 500. */
+  readonly sliceNames?: number;
+  /** Streams that are given something in one go. Default 25. */
+  readonly sliceStreams?: number;
 }
+
+/** To look at a name takes about this part of the time to resolve one, and a step of sorting as long as to resolve so many. */
+const LOOKED_AT_AS_NAMES = 0.1;
+const SORTED_AS_NAMES = 100;
 
 /** With more names than this to move, a list is sorted as a whole instead of name by name. */
 const MANY_NAMES = 32;
 
-/** A few milliseconds of encoding. */
+/** A few milliseconds of encoding, of resolving, and of handing over, in a process that has done little of it yet. */
 const SLICE_INSTANCES = 500;
+const SLICE_NAMES = 500;
+const SLICE_STREAMS = 25;
 /** So many checks take about as long to look at as one instance to encode. */
 const CHECKS_AS_AN_INSTANCE = 100;
 
@@ -98,6 +110,24 @@ interface Attachment {
   list: readonly string[] | undefined;
   /** Why services are held back, by resource id. */
   readonly heldBack: Map<string, string>;
+  /** The work that is left for it; undefined: it has been given everything. */
+  backlog: Backlog | undefined;
+}
+
+/** Everything that a stream has not been given yet: it is worked off in turns. Keys are lower-cased names. */
+interface Backlog {
+  readonly steps: Steps<void>;
+  /** Of the turn that works on it. */
+  batches: Batches;
+  /** While any name may be resolved otherwise than before: what is given once all are. */
+  whole: Batch | undefined;
+  /** Whether the list is another one, which has not been given yet. */
+  isListChanged: boolean;
+  /** Names that are to be resolved, whatever became of the others. */
+  readonly names: Set<string>;
+  /** Of services and chains that are to be offered. */
+  readonly services: Set<string>;
+  readonly chains: Set<string>;
 }
 
 interface Chain {
@@ -112,6 +142,8 @@ interface Published {
   readonly key: string;
   readonly name: string;
   readonly peers: Set<Attachment>;
+  /** Those of them that are to be offered it in a later turn; the one that waits longest comes first. */
+  readonly waiting: Set<Attachment>;
   payload: Payload | undefined;
   /** Whether `payload` is of the instances as they are now. */
   current: boolean;
@@ -127,6 +159,8 @@ interface Batch {
   readonly services: Map<string, ExportedResource>;
   readonly sidecars: Map<string, ExportedResource>;
 }
+
+type Batches = Map<Attachment, Batch>;
 
 const noRules: PeerRules = { exact: new Map(), wildcard: false };
 
@@ -165,8 +199,9 @@ export function listResource(names: readonly string[]): ListResource {
  * state when it attaches, then changes. A service is encoded once a change for all peers; an unchanged payload is
  * not sent.
  *
- * Encoding is done in slices, so that heartbeats and finished payloads are sent in between: of a large change the
- * first slice is given at once, the others one by one in later turns. Services that the entries export to any peer are encoded
+ * All of that is done in slices, so that heartbeats and finished payloads are sent in between: of a large change the
+ * first slice is done at once, the others one by one in later turns. A slice has so many names that are resolved, so many instances that
+ * are encoded, and so many streams that are given something. Services that the entries export to any peer are encoded
  * beforehand, so that a stream which attaches later finds it ready.
  */
 export class ExportEngine implements AsyncDisposable {
@@ -179,9 +214,23 @@ export class ExportEngine implements AsyncDisposable {
   readonly #attachments = new Set<Attachment>();
   /** To be encoded, and then given to the peers that see them, in a later turn. */
   readonly #due = new Set<Published>();
+  /** Streams with a backlog; the one that was worked on last comes last. */
+  readonly #behind = new Set<Attachment>();
+  /** Services that streams wait to be offered. */
+  readonly #spreading = new Set<Published>();
+  /** Publishes what the entries export to any peer, and forgets the rest; undefined: that is done. */
+  #publishing: Steps<void> | undefined;
   readonly #nextSlice: Alarm;
-  /** Instances that may still be encoded in this turn. */
+  /** Kinds of work for slices: the one that was done last comes last. @returns Whether there was any. */
+  readonly #works: ((batches: Batches) => boolean)[] = [
+    (batches) => this.#spread(batches),
+    (batches) => this.#workOff(batches),
+    (batches) => this.#encodeSlice(batches),
+    () => this.#publishAhead(),
+  ];
+  /** Instances that may still be encoded in this turn, and names that may be resolved. */
   #budget = 0;
+  #namesLeft = 0;
   readonly #gatewaysChanged: Signal;
   readonly #namesChanged: Signal;
   readonly #abort = new AbortController();
@@ -197,7 +246,7 @@ export class ExportEngine implements AsyncDisposable {
     if (options.datacenter === "") throw new TypeError("datacenter cannot be empty");
     if (options.trustDomain === "") throw new TypeError("trust domain cannot be empty");
     this.#options = options;
-    this.#nextSlice = new Alarm(options.clock ?? systemClock, () => this.#encodeSlice());
+    this.#nextSlice = new Alarm(options.clock ?? systemClock, () => this.#workSlice());
     this.#encoder = new PayloadEncoder(options);
     const { logger, incidents = new Incidents({ logger }) } = options;
     this.#gatewaysChanged = new Signal(incidents);
@@ -233,8 +282,9 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   /**
-   * Feeds a stream with the exports for its peer, as `exported` and `withdrawn` inputs. The first input is the list, with the
-   * services that are encoded already; it is given before `attach` returns when the catalog is known by then. The others follow.
+   * Feeds a stream with the exports for its peer, as `exported` and `withdrawn` inputs. The first input is the list, with
+   * services that are encoded already; it is given before `attach` returns when the catalog is known by then and few names are to be
+   * looked at. The others follow.
    *
    * @param sink - must not throw; must not attach or detach.
    * @returns detaches: nothing is given any more.
@@ -249,15 +299,18 @@ export class ExportEngine implements AsyncDisposable {
       listed: new Map(),
       list: undefined,
       heldBack: new Map(),
+      backlog: undefined,
     };
     this.#attachments.add(attachment);
     if (this.#known) {
       const batches = this.#begin();
-      this.#resolveAll(attachment, batches);
+      this.#resolveAll(attachment);
+      this.#workOff(batches);
       this.#dispatch(batches);
     }
     return () => {
       if (!this.#attachments.delete(attachment)) return;
+      this.#behind.delete(attachment);
       // Payloads stay, for the next stream of this peer.
       for (const [key, name] of attachment.services) this.#find(key, name)?.peers.delete(attachment);
     };
@@ -282,6 +335,7 @@ export class ExportEngine implements AsyncDisposable {
         key: lowerCase(service),
         name: service,
         peers: new Set(),
+        waiting: new Set(),
         payload: undefined,
         current: false,
       },
@@ -303,6 +357,8 @@ export class ExportEngine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#forgetEntries();
     this.#attachments.clear();
+    this.#behind.clear();
+    this.#spreading.clear();
     this.#due.clear();
     this.#nextSlice.cancel();
     this.#abort.abort();
@@ -349,12 +405,12 @@ export class ExportEngine implements AsyncDisposable {
     this.#known = true;
     const batches = this.#begin();
     for (const key of change.services) this.#serviceChanged(key, batches);
-    if (change.gateways && !first) this.#offerSidecars(batches);
-    for (const attachment of this.#attachments) {
-      if (first) this.#resolveAll(attachment, batches);
-      else if (change.names.size > 0) this.#resolve(attachment, change.names, batches);
-    }
-    this.#encodeAhead(first ? undefined : change.names);
+    if (change.gateways && !first) this.#sidecarsChanged();
+    if (first) for (const attachment of this.#attachments) this.#resolveAll(attachment);
+    else this.#namesToResolve(change.names);
+    this.#workOff(batches);
+    if (first) this.#encodeAll();
+    else for (const key of change.names) this.#encodeAhead(key);
     this.#dispatch(batches);
     if (change.gateways) this.#gatewaysChanged.emit();
     if (first || change.names.size > 0) this.#namesChanged.emit();
@@ -371,25 +427,25 @@ export class ExportEngine implements AsyncDisposable {
         const fronted = new Set([...frontedBy(former), ...frontedBy(entry)]);
         // A wildcard may stand for any service.
         if (fronted.has(EVERY_SERVICE)) this.#entriesChanged();
-        else this.#resolveNames(fronted);
+        else this.#entriesChangedOf(fronted);
         return;
       }
       case "service-defaults":
       case "service-resolver":
       case "service-router":
       case "service-splitter":
-        this.#resolveNames(this.#options.configEntries.entries.leadingTo(name));
+        this.#entriesChangedOf(this.#options.configEntries.entries.leadingTo(name));
         return;
       // The others say nothing of where a service is found.
     }
   }
 
   /** After a change that concerns these names only. */
-  #resolveNames(names: ReadonlySet<string>): void {
+  #entriesChangedOf(names: ReadonlySet<string>): void {
     if (!this.#known) return;
     const batches = this.#begin();
-    const keys = [...names].sort();
-    for (const attachment of this.#attachments) this.#resolve(attachment, keys, batches);
+    this.#namesToResolve(names);
+    this.#workOff(batches);
     this.#dispatch(batches);
   }
 
@@ -397,13 +453,13 @@ export class ExportEngine implements AsyncDisposable {
     this.#anyPeer = this.#options.configEntries.entries.exportRules.any;
     if (!this.#known) return;
     const batches = this.#begin();
-    for (const attachment of this.#attachments) this.#resolveAll(attachment, batches);
-    for (const list of [...this.#published.values()]) for (const published of list) this.#forgetUnexported(published);
-    this.#encodeAhead(undefined);
+    for (const attachment of this.#attachments) this.#resolveAll(attachment);
+    this.#workOff(batches);
+    this.#encodeAll();
     this.#dispatch(batches);
   }
 
-  #serviceChanged(key: string, batches: Map<Attachment, Batch>): void {
+  #serviceChanged(key: string, batches: Batches): void {
     for (const published of this.#published.get(key) ?? []) {
       published.current = false;
       if (this.#postponed(published)) continue;
@@ -411,25 +467,70 @@ export class ExportEngine implements AsyncDisposable {
       const after = this.#payload(published);
       // Unchanged, and no peer waits for it: every peer that may see it has it.
       if (!this.#due.delete(published) && before === after) continue;
-      for (const attachment of published.peers) this.#offer(attachment, published, batches);
+      this.#offerToAll(published, batches);
     }
   }
 
-  /** Encodes in later turns the services that the entries export to any peer: all of them, or those of these names. */
-  #encodeAhead(keys: Iterable<string> | undefined): void {
+  /** Encodes in later turns the services that the entries export to any peer. */
+  #encodeAll(): void {
+    this.#publishing = this.#publishSteps();
+    this.#publishAhead();
+  }
+
+  #publishAhead(): boolean {
+    if (this.#publishing === undefined) return false;
+    if (this.#publishing.next().done === true) this.#publishing = undefined;
+    else this.#moreToDo();
+    return true;
+  }
+
+  *#publishSteps(): Steps<void> {
+    for (const list of this.#published.values()) {
+      if (this.#namesLeft <= 0) yield;
+      this.#namesLeft--;
+      for (const published of list) this.#forgetUnexported(published);
+    }
+    for (const key of candidateNames(this.#input, this.#anyPeer)) {
+      if (this.#namesLeft <= 0) yield;
+      this.#namesLeft--;
+      this.#encodeAhead(key);
+    }
+  }
+
+  #encodeAhead(key: string): void {
     const { exact, wildcard } = this.#anyPeer;
-    for (const key of keys ?? candidateNames(this.#input, this.#anyPeer)) {
-      const name = exact.get(key) ?? (wildcard ? this.#index.typical.get(key) : undefined);
-      const known = this.#published.get(key);
-      if (name !== undefined && known === undefined) this.#later(this.#publish(key, name));
-      else if (name === undefined) for (const published of known ?? []) this.#forgetUnexported(published);
-    }
+    const name = exact.get(key) ?? (wildcard ? this.#index.typical.get(key) : undefined);
+    const known = this.#published.get(key);
+    if (name !== undefined && known === undefined) this.#later(this.#publish(key, name));
+    else if (name === undefined) for (const published of known ?? []) this.#forgetUnexported(published);
   }
 
-  /** Begins a turn in which some encoding may be done at once. */
-  #begin(): Map<Attachment, Batch> {
+  /** Begins a turn in which some work may be done at once. */
+  #begin(): Batches {
     this.#budget = this.#options.sliceInstances ?? SLICE_INSTANCES;
+    this.#namesLeft = this.#options.sliceNames ?? SLICE_NAMES;
     return new Map();
+  }
+
+  /** Whether a stream may be given something in this turn: so many may, and as much as there is for them. */
+  #hasRoom(attachment: Attachment, batches: Batches): boolean {
+    return batches.size < (this.#options.sliceStreams ?? SLICE_STREAMS) || batches.has(attachment);
+  }
+
+  #moreToDo(): void {
+    if (!this.#abort.signal.aborted) this.#nextSlice.ensure(0);
+  }
+
+  /** Does some work of one kind; the other kinds have their turns after it. */
+  #workSlice(): void {
+    const batches = this.#begin();
+    for (const work of [...this.#works]) {
+      this.#works.push(...this.#works.splice(0, 1));
+      if (work(batches)) break;
+    }
+    this.#dispatch(batches);
+    const waiting = this.#due.size + this.#behind.size + this.#spreading.size;
+    if (waiting > 0 || this.#publishing !== undefined) this.#moreToDo();
   }
 
   /** Whether a later turn encodes this and gives it to the peers that see it; if so, that is scheduled. */
@@ -443,77 +544,211 @@ export class ExportEngine implements AsyncDisposable {
 
   #later(published: Published): void {
     this.#due.add(published);
-    if (!this.#abort.signal.aborted) this.#nextSlice.ensure(0);
+    this.#moreToDo();
   }
 
-  #encodeSlice(): void {
-    const batches = this.#begin();
+  #encodeSlice(batches: Batches): boolean {
+    if (this.#due.size === 0) return false;
     for (const published of this.#due) {
       if (this.#budget <= 0) break;
       this.#due.delete(published);
       // It may have been forgotten, and the name published again.
       if (this.#find(published.key, published.name) !== published) continue;
       this.#payload(published);
-      for (const attachment of published.peers) this.#offer(attachment, published, batches);
+      this.#offerToAll(published, batches);
     }
-    this.#dispatch(batches);
-    const [next] = this.#due;
-    if (next !== undefined) this.#later(next);
+    return true;
   }
 
-  #offerSidecars(batches: Map<Attachment, Batch>): void {
+  /** Offers a service to some of its peers, and to the others in later turns. */
+  #offerToAll(published: Published, batches: Batches): void {
+    for (const attachment of published.peers) {
+      if (this.#hasRoom(attachment, batches)) {
+        published.waiting.delete(attachment);
+        this.#offer(attachment, published, batches);
+      } else {
+        published.waiting.add(attachment);
+        this.#spreading.add(published);
+        this.#moreToDo();
+      }
+    }
+  }
+
+  #spread(batches: Batches): boolean {
+    if (this.#spreading.size === 0) return false;
+    for (const published of this.#spreading) {
+      for (const attachment of published.waiting) {
+        if (!this.#hasRoom(attachment, batches)) return true;
+        published.waiting.delete(attachment);
+        if (published.peers.has(attachment)) this.#offer(attachment, published, batches);
+      }
+      this.#spreading.delete(published);
+    }
+    return true;
+  }
+
+  /** Each stream is to be brought up to date on these names. */
+  #namesToResolve(names: Iterable<string>): void {
+    const keys = [...names].sort();
+    if (keys.length === 0) return;
     for (const attachment of this.#attachments) {
-      for (const chain of attachment.chains.values()) this.#offerSidecar(attachment, chain, batches);
+      const backlog = this.#backlogOf(attachment);
+      for (const key of keys) backlog.names.add(key);
     }
   }
 
-  /** Brings a stream up to date after a change that may concern any name. */
-  #resolveAll(attachment: Attachment, batches: Map<Attachment, Batch>): void {
+  #sidecarsChanged(): void {
+    for (const attachment of this.#attachments) {
+      if (attachment.chains.size === 0) continue;
+      const { chains } = this.#backlogOf(attachment);
+      for (const key of attachment.chains.keys()) chains.add(key);
+    }
+  }
+
+  /** A stream is to be brought up to date after a change that may concern any name. */
+  #resolveAll(attachment: Attachment): void {
     attachment.rules = this.#options.configEntries.entries.exportRules.of(attachment.peer.name);
-    const keys = new Set(candidateNames(this.#input, attachment.rules));
-    for (const key of attachment.services.keys()) keys.add(key);
-    for (const key of attachment.chains.keys()) keys.add(key);
+    const before = attachment.backlog;
+    attachment.backlog = undefined;
+    const backlog = this.#backlogOf(attachment);
+    backlog.whole = before?.whole ?? newBatch();
+    backlog.isListChanged = before?.isListChanged ?? attachment.list === undefined;
+    // All names are looked at. Those that are to be offered are known by now, and would not be taken for new.
+    for (const key of before?.services ?? []) backlog.services.add(key);
+    for (const key of before?.chains ?? []) backlog.chains.add(key);
+  }
+
+  #backlogOf(attachment: Attachment): Backlog {
+    if (attachment.backlog === undefined) {
+      attachment.backlog = {
+        steps: this.#stepsFor(attachment),
+        batches: new Map(),
+        whole: undefined,
+        isListChanged: false,
+        names: new Set(),
+        services: new Set(),
+        chains: new Set(),
+      };
+      this.#behind.add(attachment);
+    }
+    return attachment.backlog;
+  }
+
+  /** Works on the streams that have a backlog, as long as the turn has room. */
+  #workOff(batches: Batches): boolean {
+    if (this.#behind.size === 0) return false;
+    for (const attachment of [...this.#behind]) {
+      if (this.#namesLeft <= 0 || !this.#hasRoom(attachment, batches)) break;
+      const { backlog } = attachment;
+      if (backlog === undefined) continue;
+      backlog.batches = batches;
+      this.#behind.delete(attachment);
+      if (this.#isDone(backlog)) attachment.backlog = undefined;
+      else this.#behind.add(attachment);
+    }
+    if (this.#behind.size > 0) this.#moreToDo();
+    return true;
+  }
+
+  /** Works on one stream, as long as the turn has room. */
+  #isDone({ steps }: Backlog): boolean {
+    while (steps.next().done !== true) {
+      this.#namesLeft -= SORTED_AS_NAMES;
+      if (this.#namesLeft <= 0) return false;
+    }
+    return true;
+  }
+
+  *#stepsFor(attachment: Attachment): Steps<void> {
+    const { backlog } = attachment;
+    if (backlog === undefined) return;
+    const { names, services, chains } = backlog;
+    if (backlog.whole !== undefined) yield* this.#allNames(attachment, backlog, backlog.whole);
+    for (;;) {
+      if (this.#namesLeft <= 0) yield;
+      if (names.size > 0) {
+        const some = takeSome(names, this.#namesLeft);
+        this.#namesLeft -= some.length;
+        this.#resolve(attachment, some, backlog.batches);
+        continue;
+      }
+      this.#namesLeft--;
+      const [service] = services;
+      const [key] = chains;
+      if (service !== undefined) {
+        services.delete(service);
+        const published = this.#find(service, attachment.services.get(service) ?? "");
+        if (published !== undefined) this.#offer(attachment, published, backlog.batches);
+      } else if (key !== undefined) {
+        chains.delete(key);
+        const chain = attachment.chains.get(key);
+        if (chain !== undefined) this.#offerSidecar(attachment, chain, backlog.batches);
+      } else return;
+    }
+  }
+
+  /**
+   * Resolves all names, and gives the list. Names that change meanwhile are resolved again by the caller: the list is that of
+   * some moment, the next one follows.
+   */
+  *#allNames(attachment: Attachment, backlog: Backlog, whole: Batch): Steps<void> {
+    const keys = new Set<string>();
+    const { services, chains, rules, listed } = attachment;
+    for (const some of [candidateNames(this.#input, rules), services.keys(), chains.keys()]) {
+      for (const key of some) {
+        if (this.#namesLeft <= 0) yield;
+        this.#namesLeft -= LOOKED_AT_AS_NAMES;
+        keys.add(key);
+      }
+    }
     // In one order, whatever that of the blocks and of the catalog: runs can be compared.
-    this.#resolve(attachment, [...keys].sort(), batches);
+    const sorted = yield* sortSteps([...keys], compareUtf8);
+    const strict = this.#options.strictConsul;
+    for (const key of sorted) {
+      if (this.#namesLeft <= 0) yield;
+      this.#namesLeft--;
+      const due = resolveName(this.#input, rules, key);
+      this.#resolveChain(attachment, key, due, whole);
+      this.#resolveService(attachment, key, due, whole);
+      if (setListed(listed, key, listedName(due, strict))) backlog.isListChanged = true;
+    }
+    if (backlog.isListChanged) {
+      const made = this.#listOf(yield* sortSteps([...listed.values()], compareUtf8));
+      attachment.list = made.names;
+      whole.list = made;
+      backlog.isListChanged = false;
+    }
+    backlog.whole = undefined;
+    addTo(backlog.batches, attachment, whole);
   }
 
   /** Brings a stream up to date on these names. */
-  #resolve(attachment: Attachment, keys: Iterable<string>, batches: Map<Attachment, Batch>): void {
+  #resolve(attachment: Attachment, keys: Iterable<string>, batches: Batches): void {
     const input = this.#input;
     const resolved: (readonly [string, ResolvedName | undefined])[] = [];
     for (const key of keys) resolved.push([key, resolveName(input, attachment.rules, key)]);
-    // Chains first: they decide which ordinary services are hidden behind their sidecars.
-    for (const [key, due] of resolved) this.#resolveChain(attachment, key, due, batches);
-    for (const [key, due] of resolved) this.#resolveService(attachment, key, due, batches);
-    this.#resolveList(attachment, resolved, batches);
+    const batch = newBatch();
+    for (const [key, due] of resolved) this.#resolveChain(attachment, key, due, batch);
+    for (const [key, due] of resolved) this.#resolveService(attachment, key, due, batch);
+    this.#resolveList(attachment, resolved, batch);
+    addTo(batches, attachment, batch);
   }
 
-  #resolveChain(
-    attachment: Attachment,
-    key: string,
-    due: ResolvedName | undefined,
-    batches: Map<Attachment, Batch>,
-  ): void {
+  #resolveChain(attachment: Attachment, key: string, due: ResolvedName | undefined, batch: Batch): void {
     const known = attachment.chains.get(key);
     const kept = known !== undefined && due?.chain !== undefined && known.name === due.name;
     if (known !== undefined && !kept) {
       attachment.chains.delete(key);
       const resourceId = sidecarName(known.name);
       this.#release(attachment, resourceId);
-      batchOf(batches, attachment).sidecars.set(resourceId, serviceResource(resourceId, this.#emptyPayload));
+      batch.sidecars.set(resourceId, serviceResource(resourceId, this.#emptyPayload));
     }
     if (due?.chain === undefined || (kept && equalChainInfo(known.info, due.chain))) return;
-    const chain = { name: due.name, info: due.chain, digest: kept ? known.digest : undefined };
-    attachment.chains.set(key, chain);
-    this.#offerSidecar(attachment, chain, batches);
+    attachment.chains.set(key, { name: due.name, info: due.chain, digest: kept ? known.digest : undefined });
+    this.#backlogOf(attachment).chains.add(key);
   }
 
-  #resolveService(
-    attachment: Attachment,
-    key: string,
-    due: ResolvedName | undefined,
-    batches: Map<Attachment, Batch>,
-  ): void {
+  #resolveService(attachment: Attachment, key: string, due: ResolvedName | undefined, batch: Batch): void {
     const known = attachment.services.get(key);
     const name = due?.ordinary === true ? due.name : undefined;
     if (known === name) return;
@@ -523,8 +758,6 @@ export class ExportEngine implements AsyncDisposable {
       published?.peers.delete(attachment);
       if (published !== undefined) this.#forgetUnexported(published);
       this.#release(attachment, known);
-      const batch = batchOf(batches, attachment);
-      batch.services.delete(known);
       // Where the id is that of a chain's sidecars too, queued updates under it are theirs.
       if (!this.#hiddenBySidecar(attachment, key) && !batch.sidecars.has(known)) {
         // The list takes its instances from the peer, unless it goes on naming it for its chain alone (D-25).
@@ -537,28 +770,24 @@ export class ExportEngine implements AsyncDisposable {
       attachment.services.set(key, name);
       const published = this.#find(key, name) ?? this.#publish(key, name);
       published.peers.add(attachment);
-      this.#offer(attachment, published, batches);
+      this.#backlogOf(attachment).services.add(key);
     }
   }
 
   #resolveList(
     attachment: Attachment,
     resolved: readonly (readonly [string, ResolvedName | undefined])[],
-    batches: Map<Attachment, Batch>,
+    batch: Batch,
   ): void {
     const { listed } = attachment;
-    const { strictConsul } = this.#options;
-    const first = attachment.list === undefined;
     let list = attachment.list ?? [];
-    let changed = first;
-    const few = !first && resolved.length <= MANY_NAMES;
+    let changed = false;
+    const few = resolved.length <= MANY_NAMES;
     for (const [key, due] of resolved) {
       const before = listed.get(key);
-      const after = listedName(due, strictConsul);
-      if (before === after) continue;
+      const after = listedName(due, this.#options.strictConsul);
+      if (!setListed(listed, key, after)) continue;
       changed = true;
-      if (after === undefined) listed.delete(key);
-      else listed.set(key, after);
       if (!few) continue;
       if (before !== undefined) list = list.toSpliced(placeOf(list, before), 1);
       if (after !== undefined) list = list.toSpliced(placeOf(list, after), 0, after);
@@ -566,7 +795,7 @@ export class ExportEngine implements AsyncDisposable {
     if (!changed) return;
     const made = this.#listOf(few ? list : [...listed.values()].sort(compareUtf8));
     attachment.list = made.names;
-    batchOf(batches, attachment).list = made;
+    batch.list = made;
   }
 
   /** Encoded once for all peers that are to have the same list: mostly it is made for one after another. */
@@ -578,7 +807,9 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   /** Puts the service into the batch, or reports why it is not sent. */
-  #offer(attachment: Attachment, published: Published, batches: Map<Attachment, Batch>): void {
+  #offer(attachment: Attachment, published: Published, batches: Batches): void {
+    if (!this.#mayBeOffered(attachment, published)) return;
+    attachment.backlog?.services.delete(published.key);
     if (this.#hiddenBySidecar(attachment, published.key) || this.#postponed(published)) return;
     const payload = this.#payload(published);
     if ("heldBack" in payload) {
@@ -589,12 +820,20 @@ export class ExportEngine implements AsyncDisposable {
     }
   }
 
+  /** While all names are resolved, a peer is given nothing that the entries do not export to it, and nothing ahead of its first list. */
+  #mayBeOffered({ backlog, list, rules }: Attachment, { key, name }: Published): boolean {
+    if (backlog?.whole === undefined) return true;
+    // It is given after the list.
+    if (list === undefined || backlog.services.has(key)) return false;
+    return resolveName({ ...this.#input, connect: false }, rules, key)?.name === name;
+  }
+
   /** An ordinary service named like the sidecars of an exported chain would overwrite them (D-27). */
   #hiddenBySidecar({ chains }: Attachment, key: string): boolean {
     return key.endsWith(SIDECAR_SUFFIX) && chains.has(key.slice(0, -SIDECAR_SUFFIX.length));
   }
 
-  #offerSidecar(attachment: Attachment, chain: Chain, batches: Map<Attachment, Batch>): void {
+  #offerSidecar(attachment: Attachment, chain: Chain, batches: Batches): void {
     const { name } = chain;
     const resourceId = sidecarName(name);
     const { trustDomain, datacenter } = this.#options;
@@ -658,7 +897,14 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   #publish(key: string, name: string): Published {
-    const published: Published = { key, name, peers: new Set(), payload: undefined, current: false };
+    const published: Published = {
+      key,
+      name,
+      peers: new Set(),
+      waiting: new Set(),
+      payload: undefined,
+      current: false,
+    };
     const others = this.#published.get(key);
     if (others === undefined) this.#published.set(key, [published]);
     else others.push(published);
@@ -703,11 +949,48 @@ function costOf(instances: readonly ServiceInstance[]): number {
   return cost;
 }
 
-function batchOf(batches: Map<Attachment, Batch>, attachment: Attachment): Batch {
+function newBatch(): Batch {
+  return { withdrawn: [], list: undefined, services: new Map(), sidecars: new Map() };
+}
+
+function batchOf(batches: Batches, attachment: Attachment): Batch {
   let batch = batches.get(attachment);
   if (batch === undefined) {
-    batch = { withdrawn: [], list: undefined, services: new Map(), sidecars: new Map() };
+    batch = newBatch();
     batches.set(attachment, batch);
   }
   return batch;
+}
+
+/** @param earlier - what `batches` have of a resource already is newer. */
+function addTo(batches: Batches, attachment: Attachment, earlier: Batch): void {
+  const { withdrawn, list, services, sidecars } = earlier;
+  if (withdrawn.length + services.size + sidecars.size === 0 && list === undefined) return;
+  const batch = batchOf(batches, attachment);
+  for (const id of withdrawn) {
+    batch.services.delete(id);
+    batch.withdrawn.push(id);
+  }
+  batch.list = list ?? batch.list;
+  for (const [id, resource] of services) if (!batch.services.has(id)) batch.services.set(id, resource);
+  for (const [id, resource] of sidecars) if (!batch.sidecars.has(id)) batch.sidecars.set(id, resource);
+}
+
+/** Returns whether the list is another one then. @param name - undefined: it is not in the list. */
+function setListed(listed: Map<string, string>, key: string, name: string | undefined): boolean {
+  if (listed.get(key) === name) return false;
+  if (name === undefined) listed.delete(key);
+  else listed.set(key, name);
+  return true;
+}
+
+/** Takes so many out of a set. */
+function takeSome(from: Set<string>, most: number): readonly string[] {
+  const taken: string[] = [];
+  for (const item of from) {
+    if (taken.length >= most) break;
+    taken.push(item);
+    from.delete(item);
+  }
+  return taken;
 }

@@ -2563,6 +2563,56 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/cli/agent-definitions.test.ts",
   ),
   fault(
+    "names-resolved-in-one-turn",
+    "all names that a new stream may be shown are resolved in one turn of the event loop",
+    [
+      "src/exports/export-engine.ts",
+      "      if (this.#namesLeft <= 0) yield;\n      this.#namesLeft--;\n      const due = resolveName",
+      "      this.#namesLeft--;\n      const due = resolveName",
+    ],
+    "test/unit/exports/export-engine.test.ts",
+  ),
+  fault(
+    "change-lost-while-names-are-resolved",
+    "a stream never hears of names that change while all its names are resolved",
+    [
+      "src/exports/export-engine.ts",
+      "for (const key of keys) backlog.names.add(key);",
+      "if (backlog.whole === undefined) for (const key of keys) backlog.names.add(key);",
+    ],
+    "test/unit/exports/export-engine.test.ts",
+  ),
+  fault(
+    "taken-back-and-still-sent",
+    "a peer is sent changes of a service that is not exported to it any more, until all names are looked at again",
+    [
+      "src/exports/export-engine.ts",
+      "return resolveName({ ...this.#input, connect: false }, rules, key)?.name === name;",
+      "return name.length + rules.exact.size > 0;",
+    ],
+    "test/unit/exports/export-engine.test.ts",
+  ),
+  fault(
+    "list-forgotten-by-the-next-change",
+    "where the entries change again while names are resolved, the list that was due is not given",
+    [
+      "src/exports/export-engine.ts",
+      "before?.isListChanged ?? attachment.list === undefined",
+      "attachment.list === undefined",
+    ],
+    "test/unit/exports/export-engine.test.ts",
+  ),
+  fault(
+    "all-streams-in-one-turn",
+    "a change of a service that many peers see is given to all of them in one turn of the event loop",
+    [
+      "src/exports/export-engine.ts",
+      "      if (this.#hasRoom(attachment, batches)) {\n        published.waiting",
+      "      if (published.peers.has(attachment)) {\n        published.waiting",
+    ],
+    "test/unit/exports/export-engine.test.ts",
+  ),
+  fault(
     "checks-cost-nothing-to-export",
     "a slice of encoding has as many instances as ever, however many checks each has",
     ["src/exports/export-engine.ts", "Math.max(1, costOf(instances))", "Math.max(1, instances.length)"],

@@ -394,21 +394,31 @@ test("questions are answered without a stream", async () => {
   await engine[Symbol.asyncDispose]();
 });
 
-/** The state of a peer that applies all its inputs, in order. */
+/** The state of a peer that is sent all its inputs, as its session has them, and applies them in order. */
 class Importer {
   list: readonly string[] = [];
   readonly services = new Map<string, string>();
+  /** Digests of the versions that it was sent last, as long as they were not withdrawn. */
+  readonly #sent = new Map<string, string>();
 
   apply(input: SessionInput): void {
+    if (input.type === "withdrawn") for (const id of input.resourceIds) this.#sent.delete(id);
     if (input.type !== "exported") return;
     for (const { resourceUrl, resourceId, digest, value, names } of input.resources) {
       if (resourceUrl === ResourceUrl.exportedServiceList) {
         this.list = names ?? [];
-        const allowed = new Set(this.list.flatMap((name) => [name, `${name}-sidecar-proxy`]));
-        for (const name of this.services.keys()) if (!allowed.has(name)) this.services.delete(name);
-      } else if (value.length === 0) this.services.delete(resourceId);
+        for (const name of this.services.keys()) if (!this.isListed(name)) this.services.delete(name);
+        continue;
+      }
+      if (this.#sent.get(resourceId) === digest) continue;
+      this.#sent.set(resourceId, digest);
+      if (value.length === 0) this.services.delete(resourceId);
       else this.services.set(resourceId, digest);
     }
+  }
+
+  isListed(resourceId: string): boolean {
+    return this.list.some((name) => name === resourceId || `${name}-sidecar-proxy` === resourceId);
   }
 }
 
@@ -465,6 +475,86 @@ test("of a large state the list and a first slice are given at once, the rest in
   await engine[Symbol.asyncDispose]();
 });
 
+/** Does what is left to do. @returns In how many slices. */
+function finish(clock: FakeClock): number {
+  let slices = 0;
+  for (; clock.waits.length > 0; slices++) clock.fire();
+  return slices;
+}
+
+test("many names are resolved in slices: the list comes whole, and nothing that changes meanwhile is lost", async () => {
+  const clock = new FakeClock();
+  const { engine, catalog, configEntries } = await open({ clock, sliceNames: 2 }, exporting(["*", "b"]));
+  const names = Array.from({ length: 40 }, (_, index) => `s${index}`);
+  await catalog.give(names.map((name) => instance(name)));
+  finish(clock);
+  const stream = new Stream(engine);
+  for (let slice = 0; slice < 10; slice++) clock.fire();
+  assert.deepEqual(stream.take(), []);
+  await catalog.give(new Map([["s7", [instance("s7"), instance("s7", { id: "2" })]]]));
+  await catalog.give(new Map([["s8", []]]));
+  await catalog.give([instance("late")]);
+  assert.deepEqual(stream.take(), []);
+  const slices = finish(clock);
+  assert.ok(slices >= names.length / 2, `${slices}`);
+  const given = stream.take().flatMap((input) => ("sent" in input ? input.sent : []));
+  assert.match(given[0] ?? "", /^list\(/);
+  const last = given.filter((text) => text.startsWith("list")).at(-1);
+  const left = names.filter((name) => name !== "s8").sort();
+  assert.equal(last, `list(${["late", ...left].join(",")})`);
+  const services = given.filter((text) => !text.startsWith("list")).sort();
+  assert.deepEqual(services, [...left.map((name) => (name === "s7" ? "s7:2" : `${name}:1`)), "late:1"].sort());
+  // The entries change twice: the second change, which is not about this peer, comes when the first name has been looked at.
+  const each = left.map((name): readonly [string, string] => [name, "b"]);
+  await configEntries.set(exporting(...each));
+  for (let slice = 0; slice < 8; slice++) clock.fire();
+  await configEntries.set(exporting(...each, ["late", "c"]));
+  assert.deepEqual(stream.take(), []);
+  finish(clock);
+  assert.deepEqual(stream.take(), [{ withdrawn: ["late"] }, { sent: [`list(${left.join(",")})`] }]);
+  await engine[Symbol.asyncDispose]();
+});
+
+test("while names are resolved, no change of a service is given to a peer that it is not exported to any more", async () => {
+  const clock = new FakeClock();
+  const names = ["a", "c", "d", "e", "web", "x", "y"];
+  const all = exporting(...names.map((name): readonly [string, string] => [name, "b"]));
+  const { engine, catalog, configEntries } = await open({ clock, sliceNames: 1 }, all);
+  const stream = new Stream(engine);
+  await catalog.give(names.map((name) => instance(name)));
+  finish(clock);
+  stream.take();
+  await configEntries.set(exporting(["a", "b"]));
+  await catalog.give([instance("web", { port: 81 })]);
+  await catalog.give([instance("a", { port: 81 })]);
+  assert.deepEqual(stream.take(), [{ sent: ["a:1"] }]);
+  finish(clock);
+  assert.deepEqual(stream.take(), [{ withdrawn: names.filter((name) => name !== "a") }, { sent: ["list(a)"] }]);
+  await engine[Symbol.asyncDispose]();
+});
+
+test("a change is given to many streams in slices, to each the newest, and all have their turns", async () => {
+  const clock = new FakeClock();
+  const peers = ["p0", "p1", "p2", "p3", "p4"];
+  const { engine, catalog } = await open({ clock, sliceStreams: 2 }, exporting(["web", ...peers]));
+  await catalog.give([instance("web")]);
+  const streams = peers.map((name) => new Stream(engine, name));
+  finish(clock);
+  for (const stream of streams) stream.take();
+  const told = (): readonly (readonly Given[])[] => streams.map((stream) => stream.take());
+  const [one, two] = [[{ sent: ["web:1"] }], [{ sent: ["web:2"] }]];
+  await catalog.give([instance("web", { port: 81 })]);
+  assert.deepEqual(told(), [one, one, [], [], []]);
+  await catalog.give([instance("web"), instance("web", { id: "2" })]);
+  assert.deepEqual(told(), [two, two, [], [], []]);
+  clock.fire();
+  assert.deepEqual(told(), [[], [], two, two, []]);
+  streams[4]?.detach();
+  assert.equal(finish(clock), 1);
+  assert.deepEqual(told(), [[], [], [], [], []]);
+  await engine[Symbol.asyncDispose]();
+});
+
 test("a slice takes fewer instances where they have many checks", async () => {
   const clock = new FakeClock();
   const { engine, catalog } = await open({ clock, sliceInstances: 4 }, exporting(["*", "b"]));
@@ -505,7 +595,7 @@ test("an engine that is disposed of encodes nothing more", async () => {
 
 test("after any changes a peer that followed holds the same as one that attaches now", async () => {
   const exportable = fc.constantFrom("a", "b", "c", "A", "a-sidecar-proxy", "*");
-  const step: fc.Arbitrary<Step | "slice"> = fc.oneof(
+  const step: fc.Arbitrary<Step | "slice" | "attach"> = fc.oneof(
     fc.record({
       register: fc.constantFrom("a", "b", "c", "a-sidecar-proxy", "gw"),
       count: fc.integer({ min: 0, max: 3 }),
@@ -515,40 +605,50 @@ test("after any changes a peer that followed holds the same as one that attaches
     fc.record({ resolver: fc.constantFrom("a", "b", "virtual"), there: fc.boolean() }),
     fc.record({ terminating: fc.constantFrom("t1", "t2"), fronts: fc.subarray(["A", "b", "c", "*"]) }),
     fc.constant("slice" as const),
+    fc.constant("attach" as const),
   );
+  const slice = fc.constantFrom(1, 2, 500);
+  const slices = fc.record({ sliceInstances: slice, sliceNames: slice, sliceStreams: slice });
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { maxLength: 25 }), fc.constantFrom(1, 2, 500), async (steps, sliceInstances) => {
+    fc.asyncProperty(fc.array(step, { maxLength: 25 }), slices, async (steps, sizes) => {
       const clock = new FakeClock();
-      const { engine, catalog, configEntries } = await open({ clock, sliceInstances });
+      const { engine, catalog, configEntries } = await open({ clock, ...sizes });
       await catalog.give([]);
-      const follower = new Importer();
-      const withdrawn = new Set<string>();
       const problems: string[] = [];
-      engine.attach({ id: "1", name: "peer" }, (input) => {
-        if (input.type === "withdrawn") for (const id of input.resourceIds) withdrawn.add(id);
-        else if (input.type === "exported") {
-          // The session drops and forgets what is withdrawn: what the same event sends of it would come back.
-          for (const { resourceId } of input.resources) if (withdrawn.has(resourceId)) problems.push(resourceId);
-        }
-        follower.apply(input);
-      });
+      const attach = (): Importer => {
+        const importer = new Importer();
+        engine.attach({ id: "1", name: "peer" }, (input) => {
+          importer.apply(input);
+          if (input.type !== "exported") return;
+          for (const { resourceId, resourceUrl, value } of input.resources) {
+            if (resourceUrl !== ResourceUrl.exportedService || value.length === 0) continue;
+            const name = resourceId.replace(/-sidecar-proxy$/, "");
+            const { list, services } = engine.exportsFor("peer");
+            if (!services.includes(resourceId) && !list.includes(name)) problems.push(`${resourceId} is not exported`);
+            if (!importer.isListed(resourceId)) problems.push(`${resourceId} is not listed`);
+          }
+        });
+        return importer;
+      };
+      const followers = [attach(), attach()];
       for (const one of steps) {
-        withdrawn.clear();
         if (one === "slice") clock.fire();
+        else if (one === "attach") followers.push(attach());
         else await perform(one, catalog, configEntries);
       }
       while (clock.waits.length > 0) clock.fire();
       assert.deepEqual(problems, []);
-      const fresh = new Importer();
-      engine.attach({ id: "1", name: "peer" }, (input) => fresh.apply(input));
+      const fresh = attach();
       while (clock.waits.length > 0) clock.fire();
-      assert.deepEqual(follower.list, fresh.list);
-      assert.deepEqual(follower.list, engine.exportsFor("peer").list);
-      assert.deepEqual([...follower.services].sort(), [...fresh.services].sort());
+      for (const follower of followers) {
+        assert.deepEqual(follower.list, fresh.list);
+        assert.deepEqual(follower.list, engine.exportsFor("peer").list);
+        assert.deepEqual([...follower.services].sort(), [...fresh.services].sort());
+      }
       await engine[Symbol.asyncDispose]();
     }),
     {
-      numRuns: 200,
+      numRuns: 400,
       examples: [
         // A service that stays in the list for its chain alone must still lose its instances.
         [
@@ -558,7 +658,7 @@ test("after any changes a peer that followed holds the same as one that attaches
             { resolver: "a", there: true },
             { register: "a", count: 0, as: "" },
           ],
-          1,
+          { sliceInstances: 1, sliceNames: 1, sliceStreams: 1 },
         ],
         // A gateway that is gone, and one that fronts others than before, take the sidecars back.
         [
@@ -571,7 +671,7 @@ test("after any changes a peer that followed holds the same as one that attaches
             { terminating: "t1", fronts: ["b"] },
             { terminating: "t1", fronts: [] },
           ],
-          500,
+          { sliceInstances: 500, sliceNames: 500, sliceStreams: 500 },
         ],
       ],
     },
