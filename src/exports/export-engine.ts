@@ -664,26 +664,30 @@ export class ExportEngine implements AsyncDisposable {
     if (backlog === undefined) return;
     const { names, services, chains } = backlog;
     if (backlog.whole !== undefined) yield* this.#allNames(attachment, backlog, backlog.whole);
-    for (;;) {
-      if (this.#namesLeft <= 0) yield;
-      if (names.size > 0) {
+    while (names.size + services.size + chains.size > 0) {
+      while (names.size > 0) {
+        if (this.#namesLeft <= 0) yield;
         const some = takeSome(names, this.#namesLeft);
         this.#namesLeft -= some.length;
         this.#resolve(attachment, some, backlog.batches);
-        continue;
       }
-      this.#namesLeft--;
-      const [service] = services;
-      const [key] = chains;
-      if (service !== undefined) {
-        services.delete(service);
-        const published = this.#find(service, attachment.services.get(service) ?? "");
+      // Names that change meanwhile go first.
+      for (const key of services) {
+        if (this.#namesLeft <= 0) yield;
+        if (names.size > 0) break;
+        this.#namesLeft--;
+        services.delete(key);
+        const published = this.#find(key, attachment.services.get(key) ?? "");
         if (published !== undefined) this.#offer(attachment, published, backlog.batches);
-      } else if (key !== undefined) {
+      }
+      for (const key of chains) {
+        if (this.#namesLeft <= 0) yield;
+        if (names.size > 0) break;
+        this.#namesLeft--;
         chains.delete(key);
         const chain = attachment.chains.get(key);
         if (chain !== undefined) this.#offerSidecar(attachment, chain, backlog.batches);
-      } else return;
+      }
     }
   }
 
