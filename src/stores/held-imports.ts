@@ -95,14 +95,14 @@ export class HeldImports implements ReplicaContents {
       const known = index.get(key);
       if (peer.addressed.size > 0) released.push(key, ...(known?.mesh ?? []));
       if (known !== undefined) this.#changes(peer, known);
-      const isKnown = peer.isKnown(key);
+      const isAskedFor = peer.isKnown(key) || peer.isAwaited(key);
       if (write === undefined) index.drop(key, revision);
       else {
         const { head } = write;
         const isLarge = head.nodes.length > MANY_NODES;
         const service = isLarge ? yield* index.putSteps(head, revision) : index.put(head, revision);
         peer.summaries?.changed(service);
-        if (isKnown) this.views.keepWritten(service, write.value);
+        if (isAskedFor) this.views.keepWritten(service, write.value);
       }
       if (meter.isOver(10 + 4 * (write?.head.nodes ?? known?.holds ?? []).length)) yield;
     }

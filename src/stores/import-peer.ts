@@ -74,6 +74,11 @@ export class ImportPeer {
     return this.#following.get(ALL)?.feed.isKnown(key) === true || this.#following.get(key)?.feed.isKnown(key) === true;
   }
 
+  /** Whether anyone waits for a change of this very service, and so asks for it after that. */
+  isAwaited(key: string): boolean {
+    return this.#following.has(key);
+  }
+
   /**
    * Notifies the listeners.
    * @param changed - with the state before, where some follower {@link isKnown knows} it.

@@ -384,6 +384,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     FOLLOWING,
   ),
   fault(
+    "awaited-read-from-disk",
+    "a service that calls wait for is read from the storage again after each change",
+    [HELD_IMPORTS, "peer.isKnown(key) || peer.isAwaited(key)", "peer.isKnown(key)"],
+    "test/unit/stores/import-bounds.test.ts",
+  ),
+  fault(
     "lost-version-told-as-none",
     "a watch whose service another host wrote over is told that it had no instances before",
     ["src/stores/held-imports.ts", '(this.views.get(service) ?? "lost")', "this.views.get(service)"],

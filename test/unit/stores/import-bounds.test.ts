@@ -144,3 +144,22 @@ describe("many watchers of the same imports", () => {
     ended.abort();
   });
 });
+
+describe("a service that somebody waits for", () => {
+  it("is answered from memory once it has changed, and another one from the storage", async () => {
+    const { storage, reads } = noting(memoryStorage());
+    const store = await ImportStore.open(storage);
+    await store.apply(PEER, [service("web", 2), service("other", 2)]);
+    const end = store.onChange(PEER, "web", () => {});
+    await store.apply(PEER, [service("web", 2, 81), service("other", 2, 81)]);
+    const before = reads.length;
+    assert.equal((await store.instances(PEER, "web"))[0]?.service.port, 81);
+    assert.equal(reads.length, before);
+    assert.equal((await store.instances(PEER, "other"))[0]?.service.port, 81);
+    assert.equal(reads.length, before + 1);
+    end();
+    await store.apply(PEER, [service("web", 2, 82)]);
+    assert.equal((await store.instances(PEER, "web"))[0]?.service.port, 82);
+    assert.equal(reads.length, before + 2, "nobody waited for it any more");
+  });
+});
