@@ -17,8 +17,10 @@ export interface ApplyQueueOptions {
    */
   readonly apply: (items: readonly QueuedUpdate[]) => Promise<readonly (PeeringError | undefined)[]>;
   readonly done: (results: readonly AppliedResult[]) => void;
-  /** Bytes of payload committed together at most. Default 4 MiB. */
+  /** Bytes of payload committed together at most: so few that nothing that is done to all of them at once takes long. Default 1 MiB. */
   readonly batchBytes?: number;
+  /** The same in resources. Default 1 000. */
+  readonly batchResources?: number;
 }
 
 /** A storage failure is answered after this many tries, 100 ms · 2ⁿ apart (D-31). */
@@ -38,6 +40,7 @@ interface Waiting {
 export class ApplyQueue {
   readonly #options: ApplyQueueOptions;
   readonly #batchBytes: number;
+  readonly #batchResources: number;
   #waiting = new Map<string, Waiting>();
   #running = false;
   /** Beside the signal, which takes longer to ask: it is asked for each resource. */
@@ -46,7 +49,8 @@ export class ApplyQueue {
 
   constructor(options: ApplyQueueOptions) {
     this.#options = options;
-    this.#batchBytes = options.batchBytes ?? 4 * 1024 * 1024;
+    this.#batchBytes = options.batchBytes ?? 1024 * 1024;
+    this.#batchResources = options.batchResources ?? 1_000;
   }
 
   get closed(): boolean {
@@ -94,6 +98,7 @@ export class ApplyQueue {
     let bytes = 0;
     for (const [key, item] of this.#waiting) {
       if (bytes > 0 && bytes + item.resource.value.length > this.#batchBytes) break;
+      if (batch.length >= this.#batchResources) break;
       bytes += item.resource.value.length;
       batch.push(item);
       this.#waiting.delete(key);

@@ -12,8 +12,8 @@ import type { Status } from "../wire/status.js";
 const WRITE_BYTES = 64 * 1024;
 
 /** Messages, and about how many bytes of them, that are taken in before others get a turn. */
-const TAKEN_BATCH = 500;
-const TAKEN_BYTES = 256 * 1024;
+const TAKEN_BATCH = 150;
+const TAKEN_BYTES = 128 * 1024;
 
 /** How long the last words of a stream may wait for a writer that is not getting on. */
 const FLUSH_MS = 1_000;

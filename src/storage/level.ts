@@ -1,5 +1,6 @@
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import type { Closable } from "../base/closable.js";
 import { asPeeringError, errorCode, errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
@@ -127,6 +128,8 @@ const RESERVED_AHEAD = 10_000n;
 
 /** Bytes of writes that go to disk in one batch; a single larger commit goes alone. */
 const GROUP_BYTES = 8 * 1024 * 1024;
+/** Rows put into a batch before others have their turn. */
+const PUT_IN_A_TURN = 250;
 
 /** @param given - the newest revision that was given; undefined: that is not known, because another process did. */
 async function openAt(
@@ -637,6 +640,7 @@ class LevelStorage implements Storage, Closable {
     let replaces = false;
     let rows = 3;
     let bytes = 0;
+    let put = 0;
     for (const { commit, revision } of numbered) {
       rows += commit.writes.length;
       bytes += commit.bytes;
@@ -645,6 +649,7 @@ class LevelStorage implements Storage, Closable {
         replaces ||= isSecret(encoded) && this.#database.getSync(key) !== undefined;
         if (value === undefined) batch.del(key);
         else batch.put(key, this.#writer.row(key, revision, value));
+        if (++put % PUT_IN_A_TURN === 0) await setImmediate();
       }
     }
     if (replaces) this.#mark(batch, FORMER_KEY, newest);

@@ -104,7 +104,7 @@ export class HeldImports implements ReplicaContents {
         peer.summaries?.changed(service);
         if (isAskedFor) this.views.keepWritten(service, write.value);
       }
-      if (meter.isOver(10 + 4 * (write?.head.nodes ?? known?.holds ?? []).length)) yield;
+      if (meter.isOver(50 + 20 * (write?.head.nodes ?? known?.holds ?? []).length)) yield;
     }
     return { others: yield* this.#settle(peer), released };
   }

@@ -1,5 +1,5 @@
 import { asPeeringError, PeeringError } from "../base/errors.js";
-import { STEP_FIELDS, type Steps } from "../base/steps.js";
+import type { Steps } from "../base/steps.js";
 import { payloadDigest, payloadDigestSteps, SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import { nodeDigestSteps, nodeDigests } from "../payload/node-digest.js";
 import {
@@ -80,6 +80,9 @@ interface Share {
 /** A payload that needs no steps: most are so small, and steps cost memory and time of their own. */
 const SMALL_PAYLOAD = 16 * 1024;
 
+/** Planned in one step, where payloads are small: a process that has done little of it yet takes ten times as long as later. */
+const STEP_BYTES = 16 * 1024;
+
 /** Names looked at in one step. */
 const NAMES_BATCH = 5_000;
 
@@ -117,9 +120,8 @@ export class ImportPlan {
         continue;
       }
       results.push(yield* this.#planService(item.name, item.value));
-      // Of many that are small: a field takes a few bytes.
       bytes += item.value.length;
-      if (bytes < 4 * STEP_FIELDS) continue;
+      if (bytes < STEP_BYTES) continue;
       bytes = 0;
       yield;
     }

@@ -584,7 +584,7 @@ function* rowSteps(peeringId: string, part: Part): Steps<readonly Write[]> {
     const place = writes.length;
     const value = write && encodeRow({ digest: write.head.digest, place, payload: write.value });
     writes.push({ key: rowKey(peeringId, key), value });
-    if (meter.isOver(10 + ((value?.length ?? 0) >>> 8))) yield;
+    if (meter.isOver(50 + ((value?.length ?? 0) >>> 8))) yield;
   }
   return writes;
 }

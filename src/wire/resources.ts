@@ -129,12 +129,15 @@ const MAX_TEXT_BYTES = 1_024;
 /** Unknown fields that a later version may have. */
 const MAX_OTHER_FIELDS = 1_000;
 
+/** Texts read in one step. */
+const STEP_TEXTS = STEP_FIELDS / 10;
+
 function* readStrings(value: Uint8Array, most: number): Steps<string[]> {
   const reader = new ProtobufReader(value, 0, value.length, new ReadBudget(most + MAX_OTHER_FIELDS, MAX_TEXT_BYTES));
   const values: string[] = [];
   let fields = 0;
   while (!reader.done) {
-    if (++fields % STEP_FIELDS === 0) yield;
+    if (++fields % STEP_TEXTS === 0) yield;
     const tag = reader.tag();
     if (tag !== lengthTag(1)) {
       reader.skip(tag);

@@ -1473,7 +1473,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "one-turn-for-a-batch",
     "a batch of a stream is taken in without a turn for others",
-    ["src/host/stream-link.ts", "const TAKEN_BATCH = 500;", "const TAKEN_BATCH = 5_000;"],
+    ["src/host/stream-link.ts", "const TAKEN_BATCH = 150;", "const TAKEN_BATCH = 5_000;"],
     "test/unit/host/stream-link.test.ts",
   ),
   fault(
@@ -2617,6 +2617,24 @@ export const plantedFaults: readonly PlantedFault[] = [
       "      if (published.peers.has(attachment)) {\n        published.waiting",
     ],
     "test/unit/exports/export-engine.test.ts",
+  ),
+  fault(
+    "rows-of-a-commit-in-one-turn",
+    "all rows of a commit are put together in one turn of the event loop",
+    ["src/storage/level.ts", "if (++put % PUT_IN_A_TURN === 0) await setImmediate();", "put++;"],
+    "test/unit/storage/level-sync.test.ts",
+  ),
+  fault(
+    "payloads-planned-in-one-step",
+    "imports are planned in one step, however many payloads there are",
+    ["src/stores/import-plan.ts", "if (bytes < STEP_BYTES) continue;", "if (bytes >= 0) continue;"],
+    "test/unit/stores/import-plan.test.ts",
+  ),
+  fault(
+    "batch-of-any-number",
+    "resources without instances are applied all at once, however many there are",
+    ["src/host/apply-queue.ts", "      if (batch.length >= this.#batchResources) break;\n", ""],
+    "test/unit/host/apply-queue.test.ts",
   ),
   fault(
     "checks-cost-nothing-to-export",

@@ -1,6 +1,7 @@
 import { ClassicLevel } from "classic-level";
 
 export interface ChainedBatch {
+  _put(key: Uint8Array, value: Uint8Array, options: object): void;
   _write(options: { readonly sync?: boolean }): Promise<void>;
 }
 

@@ -13,6 +13,27 @@ async function turns(): Promise<void> {
   for (let turn = 0; turn < 10; turn++) await Promise.resolve();
 }
 
+test("a batch has so many resources, however small they are", async () => {
+  const batches: number[] = [];
+  const done: AppliedResult[] = [];
+  const queue = new ApplyQueue({
+    clock: systemClock,
+    apply: async (items) => {
+      batches.push(items.length);
+      return items.map(() => undefined);
+    },
+    done: (results) => done.push(...results),
+    batchResources: 3,
+  });
+  for (let id = 0; id < 8; id++) queue.add(id, { ...resource(`r${id}`, 0), value: new Uint8Array(0) });
+  while (done.length < 8) await turns();
+  assert.deepEqual(batches, [3, 3, 2]);
+  assert.deepEqual(
+    done.map(({ id }) => id),
+    [0, 1, 2, 3, 4, 5, 6, 7],
+  );
+});
+
 test("what arrives while a batch is applied is the next one, and the newest speaks for what it supersedes", async () => {
   const batches: (readonly QueuedUpdate[])[] = [];
   const done: AppliedResult[] = [];

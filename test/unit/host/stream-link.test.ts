@@ -119,7 +119,7 @@ describe("the reader of a stream", () => {
     await link.ended;
     assert.deepEqual(
       applies.map(({ turn }) => turn),
-      many.map((_, index) => Math.floor(index / 500)),
+      many.map((_, index) => Math.floor(index / 150)),
     );
     assert.deepEqual(
       applies.map(({ resource }) => resource.resourceId),

@@ -56,6 +56,32 @@ describe("a commit of the level storage", () => {
     await last;
   });
 
+  it("is put together in turns where it has many rows, and has all of them", async () => {
+    const put = prototype._put;
+    const inTurn: number[] = [0];
+    prototype._put = function (...row): void {
+      inTurn.push((inTurn.pop() ?? 0) + 1);
+      put.apply(this, row);
+    };
+    let ticking = setImmediate(function tick() {
+      inTurn.push(0);
+      ticking = setImmediate(tick);
+    });
+    const rows = Array.from({ length: 2_600 }, (_, index) => ({ key: [`k${index}`], value: Uint8Array.of(1) }));
+    try {
+      const committed = storage.commit(rows);
+      while (writes.length < 1) await new Promise((resolve) => setImmediate(resolve));
+      writes[0]?.finish();
+      await committed;
+    } finally {
+      clearImmediate(ticking);
+      prototype._put = put;
+    }
+    assert.ok(Math.max(...inTurn) <= 260, `${Math.max(...inTurn)} rows in one turn`);
+    const { entries } = await storage.read([]);
+    assert.equal(entries.length, rows.length);
+  });
+
   it("is written through to the disk before it is answered, whether it goes alone or with others", async () => {
     const answered: string[] = [];
     const commit = (name: string): Promise<unknown> =>
