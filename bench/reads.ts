@@ -1,12 +1,12 @@
 // [CONSUL_BIN=/usr/bin/consul] npm run bench:reads -- [--services 2000] [--instances 5] [--seconds 3] [--rounds 3]
-//   [--connections 16] [--writes 0] [--only TEXT] [--json FILE]
+//   [--connections 16] [--writes 0] [--gzip] [--only TEXT] [--json FILE]
 //
 // Answers a second to reads that users poll, over HTTP and DNS, of two agents that are peered, and in turn of two real
 // Consuls where CONSUL_BIN names one. The reads of the exporter are of its own services, those of the importer of imported
 // ones. The figure of a row is the median of its rounds, the ratio that of the rounds' ratios. Each answer is compared
 // before it is measured: the ratio of a row whose answers show different numbers of things says so. With `--writes` so many
 // registrations a second change other services of the exporter than the one that is read, at most 64 of them under way; a row shows
-// how many were answered.
+// how many were answered. With `--gzip` answers are asked for compressed, as Consul's own clients do.
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
@@ -30,6 +30,7 @@ const { values: options } = parseArgs({
     rounds: { type: "string", default: "3" },
     connections: { type: "string", default: "16" },
     writes: { type: "string", default: "0" },
+    gzip: { type: "boolean", default: false },
     only: { type: "string", default: "" },
     json: { type: "string" },
   },
@@ -189,7 +190,8 @@ class Writer {
 type Rate = Omit<Measured, "written">;
 
 async function measureHttp(server: Server, path: string): Promise<Rate> {
-  const result = await autocannon({ url: `http://${server.http}${path}`, connections, duration: seconds });
+  const headers = options.gzip ? { "accept-encoding": "gzip" } : {};
+  const result = await autocannon({ url: `http://${server.http}${path}`, connections, duration: seconds, headers });
   if (result.errors > 0 || result.non2xx > 0) {
     throw new Error(`${path} of ${server.name}: ${result.errors} errors, ${result.non2xx} other statuses`);
   }

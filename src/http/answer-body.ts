@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
-import { createGzip, type Gzip, gzip } from "node:zlib";
+import { createGzip, type Gzip, gzip, gzipSync } from "node:zlib";
 import { type Json, JsonWriter } from "./json.js";
 
 const compress = promisify(gzip);
@@ -14,6 +14,8 @@ export const PIECE_BYTES: number = 64 * 1_024;
 export const COMPRESSOR_BYTES: number = 128 * 1_024;
 const WINDOW_BITS = 13;
 const MEMORY_LEVEL = 7;
+/** Answers grow by a sixth beside those of zlib's default, and take a third of its time. */
+const LEVEL = 3;
 
 /** An answer of which all is made: its pieces, which are compressed once, however often they are sent. */
 export class WholeBody {
@@ -48,7 +50,13 @@ export class WholeBody {
 
   async #compress(): Promise<readonly Buffer[]> {
     const [first, second] = this.pieces;
-    if (first === undefined || second === undefined) return [await compress(first ?? Buffer.alloc(0))];
+    if (first === undefined || second === undefined) {
+      const whole = first ?? Buffer.alloc(0);
+      // Another thread would take longer to be asked than this takes.
+      return [
+        whole.length <= PIECE_BYTES ? gzipSync(whole, { level: LEVEL }) : await compress(whole, { level: LEVEL }),
+      ];
+    }
     const compressor = new Compressor();
     const compressed: Buffer[] = [];
     for (const piece of this.pieces) compressed.push(await compressor.add(piece));
@@ -132,7 +140,7 @@ export function jsonBody(json: Json, pretty: boolean, place?: BodyPlace): Answer
 
 /** Compresses bit by bit, in a thread of its own. */
 export class Compressor {
-  readonly #gzip: Gzip = createGzip({ windowBits: WINDOW_BITS, memLevel: MEMORY_LEVEL });
+  readonly #gzip: Gzip = createGzip({ level: LEVEL, windowBits: WINDOW_BITS, memLevel: MEMORY_LEVEL });
   #out: Buffer[] = [];
 
   constructor() {
