@@ -3,8 +3,8 @@ import type { Incidents } from "../base/incidents.js";
 import { type Listing, recordsOf } from "../model/listing.js";
 import { type ElementTexts, type Json, KeptList, LazyList, LazyMap } from "./json.js";
 
-/** A text that is kept by itself is about so long: one piece of an answer. */
-const RUN_BYTES = 64 * 1_024;
+/** A text that is kept by itself is about so long: of a list in which one element has changed, so much is written again. */
+const RUN_BYTES = 16 * 1_024;
 /** Shorter ones are joined with those behind them. */
 const LEAST_RUN_BYTES = RUN_BYTES / 4;
 /** Lists of fewer elements are written each time. */

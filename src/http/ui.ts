@@ -189,19 +189,12 @@ async function listedServices(call: Call, peers: readonly string[]): Promise<Lis
     listed = listed.length === 0 ? more : await inTurns(mergedSteps(listed, more, byName));
   }
   return derived(listed, (service) => {
-    return "peer" in service ? fronted(call, service, service.peer) : fronted(call, localSummary(service), "");
+    return "peer" in service ? fronted(call, service, service.peer) : fronted(call, service.summary, "");
   });
 }
 
 function byName(left: ListedService, right: ListedService): number {
   return compareUtf8(left.name, right.name);
-}
-
-function localSummary({ name, instances, proxies }: ServiceWithProxies): ServiceSummary {
-  const maker = new SummaryMaker(name);
-  for (const instance of instances) maker.add(instance);
-  for (const proxy of proxies) maker.addProxy(proxy);
-  return maker.summary();
 }
 
 async function services(call: Call): Promise<Answer> {

@@ -5,6 +5,7 @@ import type { Clock } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { latest } from "../base/latest.js";
+import { RecentlyUsed } from "../base/recently-used.js";
 import { Signal } from "../base/signal.js";
 import { doAll, StepMeter, type Steps } from "../base/steps.js";
 import { inTurns, sortSteps } from "../base/turns.js";
@@ -33,6 +34,7 @@ import {
   type TransactionOperation,
   transactionSteps,
 } from "../model/registration.js";
+import { type ServiceSummary, SummaryMaker } from "../model/service-summary.js";
 import { virtualIpKey } from "../model/virtual-ips.js";
 import { defaultWriteLimits, type WriteLimits } from "../model/write-limits.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
@@ -41,6 +43,7 @@ import { type Plan, Replica } from "../storage/replica.js";
 import type { Storage, StorageLimits } from "../storage/storage.js";
 import { lowerCase } from "../syntax/names.js";
 import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
+import { defaultImportLimits, type ImportLimits } from "./import-plan.js";
 import { requireFewValues } from "./record-limit.js";
 import { ServiceListeners } from "./service-listeners.js";
 
@@ -55,10 +58,20 @@ export interface CatalogOptions {
   /** Gets a report of each damaged virtual address of an import. Default: no reports. */
   readonly incidents?: Incidents;
   /** Default: `defaultWriteLimits`. */
-  readonly limits?: Pick<WriteLimits, "recordValues">;
+  readonly limits?: Pick<WriteLimits, "recordValues"> & Partial<Pick<ImportLimits, "summaryBytesInAll">>;
   /** For the waits after a storage watch broke. Default: the system's. */
   readonly clock?: Clock;
 }
+
+interface KeptSummary {
+  /** Those it was made of. */
+  readonly records: ServiceRecords;
+  readonly summary: ServiceSummary;
+}
+
+/** About the memory of a summary, and of a place in its lists. */
+const SUMMARY_BYTES = 400;
+const PLACE_BYTES = 8;
 
 /** When an object was first written and last changed: revisions of the storage. */
 export interface Indexes {
@@ -91,9 +104,11 @@ export interface TaggedService {
   readonly tags: () => readonly string[];
 }
 
-/** A service with its instances and the proxies for it, by node and id. */
+/** A service with its instances and the proxies for it, by node and id. Each part is made when it is looked at. */
 export interface ServiceWithProxies {
   readonly name: string;
+  /** As a list of services shows it. */
+  readonly summary: ServiceSummary;
   readonly instances: readonly IndexedInstance[];
   readonly proxies: readonly IndexedInstance[];
 }
@@ -207,6 +222,8 @@ export class Catalog implements CatalogSource, Closable {
   readonly #ofServices: ServiceListeners;
   readonly #changes: Signal<[services: ReadonlyMap<string, string>]>;
   readonly #ended: Signal;
+  /** By key: those that lists have shown. */
+  readonly #summaries: RecentlyUsed<string, KeptSummary>;
 
   /**
    * Loads the catalog that `storage` holds, or begins an empty one.
@@ -234,6 +251,14 @@ export class Catalog implements CatalogSource, Closable {
     this.#changes = new Signal(this.#incidents);
     this.#ended = new Signal(this.#incidents);
     this.#recordValues = (options.limits ?? defaultWriteLimits).recordValues;
+    const limit = options.limits?.summaryBytesInAll ?? defaultImportLimits.summaryBytesInAll;
+    this.#summaries = new RecentlyUsed(limit, bytesOfSummary, () => {
+      this.#incidents.report(
+        "catalog-summaries-full",
+        "what lists show of services does not fit in the memory for it: some of it is made for each list",
+        { limit },
+      );
+    });
     this.#held = held;
     this.#replica = replica;
     this.#ofServices = new ServiceListeners(this.#incidents, (key) => held.state.serviceMark(key) !== undefined);
@@ -735,9 +760,13 @@ export class Catalog implements CatalogSource, Closable {
     const views = (records: readonly RecordOnNode[]): readonly IndexedInstance[] =>
       records.map(({ record, node }) => this.#indexedInstance(record, node));
     const records = await inTurns(byNameSteps(this.#state.serviceSteps(true)));
+    const summaryOf = (one: ServiceRecords): ServiceSummary => this.#summaryOf(one, views);
     // Who merges lists looks at the names alone.
     return derived(records, (one) => ({
       name: shownName(one),
+      get summary() {
+        return summaryOf(one);
+      },
       get instances() {
         return views(one.instances);
       },
@@ -745,6 +774,21 @@ export class Catalog implements CatalogSource, Closable {
         return views(one.proxies);
       },
     }));
+  }
+
+  /** Made once for the records of a service, which are others after each change of it. */
+  #summaryOf(
+    records: ServiceRecords,
+    views: (records: readonly RecordOnNode[]) => readonly IndexedInstance[],
+  ): ServiceSummary {
+    const kept = this.#summaries.get(records.key);
+    if (kept?.records === records) return kept.summary;
+    const maker = new SummaryMaker(shownName(records));
+    for (const instance of views(records.instances)) maker.add(instance);
+    for (const proxy of views(records.proxies)) maker.addProxy(proxy);
+    const summary = maker.summary();
+    this.#summaries.set(records.key, { records, summary });
+    return summary;
   }
 
   /** How many nodes, instances and checks there are in each state, in byte order of their names; found in turns. */
@@ -952,6 +996,11 @@ export class Catalog implements CatalogSource, Closable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** About the memory of a summary: its texts are those of the records. */
+function bytesOfSummary({ summary: { nodes, tags, sources } }: KeptSummary): number {
+  return SUMMARY_BYTES + PLACE_BYTES * (nodes.length + tags.length + sources.length);
 }
 
 function closed(): PeeringError {

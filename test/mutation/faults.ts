@@ -384,6 +384,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     FOLLOWING,
   ),
   fault(
+    "former-summary-listed",
+    "a list shows of a service what it was when it was listed first",
+    ["src/stores/catalog.ts", "kept?.records === records", "kept !== undefined"],
+    "test/unit/stores/catalog-lists.test.ts",
+  ),
+  fault(
     "awaited-read-from-disk",
     "a service that calls wait for is read from the storage again after each change",
     [HELD_IMPORTS, "peer.isKnown(key) || peer.isAwaited(key)", "peer.isKnown(key)"],

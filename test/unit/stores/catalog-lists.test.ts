@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
+import { Incidents } from "../../../src/base/incidents.js";
 import { type Listing, recordsOf } from "../../../src/model/listing.js";
 import type { Deregistration, Registration } from "../../../src/model/registration.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
@@ -173,5 +174,36 @@ describe("the kept lists of a catalog", () => {
       Array.from(await catalog.checksInState("critical"), ({ checkId }) => checkId),
       ["c-7"],
     );
+  });
+
+  it("keep what they show of a service until that changes, as far as it fits in the memory for it", async () => {
+    for (const [summaryBytesInAll, kept, isReported] of [
+      [1_000_000, 3, false],
+      [1_000, 0, true],
+    ] as const) {
+      const incidents = new Incidents();
+      const limits = { recordValues: 1_000, summaryBytesInAll };
+      await using catalog = await Catalog.open({ storage: memoryStorage(), datacenter: "dc1", incidents, limits });
+      for (const name of ["api", "db", "web"]) {
+        const service = { id: name, name };
+        const checks = [{ checkId: name, name: "alive", status: "passing", serviceId: name }];
+        await catalog.register({ node: "n1", address: "10.0.0.1", service, checks });
+      }
+      const summaries = async () => Array.from(await catalog.servicesWithProxies(), ({ summary }) => summary);
+      const first = await summaries();
+      const second = await summaries();
+      assert.deepEqual(second, first);
+      assert.equal(second.filter((one, index) => one === first[index]).length, kept);
+      await catalog.updateCheck("n1", "db", "critical", "down");
+      assert.deepEqual(
+        (await summaries()).map(({ name, passing, critical }) => [name, passing, critical]),
+        [
+          ["api", 1, 0],
+          ["db", 0, 1],
+          ["web", 1, 0],
+        ],
+      );
+      assert.equal(incidents.counts().has("catalog-summaries-full"), isReported);
+    }
   });
 });
