@@ -69,6 +69,8 @@ export interface AgentOptions {
   /** Bounds on calls; absent: the default. */
   readonly callLimits: CallLimitsOptions;
   readonly bodyLimits: Pick<HttpHandlerOptions, "maxChecks" | "maxRecords" | "maxBodyValues">;
+  /** Bytes of answers that are kept; absent: the default. */
+  readonly keptAnswers: Pick<HttpHandlerOptions, "keptAnswerBytes" | "keptTextBytes">;
   readonly hostLimits: Partial<HostLimits>;
   /** At which sidecars lead to checks. */
   readonly exposedPorts: ExposedPortRange;
@@ -357,6 +359,20 @@ export const agentFlags: readonly Flag[] = [
       "DNS answers over UDP, within a second and to one network, that may be more than three times as long as their question; more are to be asked for over TCP. Default: 500.",
   },
   {
+    name: "http-kept-answer-bytes",
+    kind: "text",
+    placeholder: "bytes",
+    usage:
+      "Bytes of HTTP answers that are kept for those who ask the same again while nothing has changed; 0: none are kept. Default: 33554432.",
+  },
+  {
+    name: "http-kept-text-bytes",
+    kind: "text",
+    placeholder: "bytes",
+    usage:
+      "Bytes of the texts of long lists that are kept for later answers, and of whole answers that list imports; 0: none are kept. Default: 67108864.",
+  },
+  {
     name: "dns-kept-reply-bytes",
     kind: "text",
     placeholder: "bytes",
@@ -528,6 +544,8 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const maxUdpBytes = number("dns-max-udp-bytes", 512, 65_467);
   const largeAnswers = number("dns-large-answers", 0, Number.MAX_SAFE_INTEGER);
   const keptReplyBytes = number("dns-kept-reply-bytes", 0, Number.MAX_SAFE_INTEGER);
+  const keptAnswerBytes = number("http-kept-answer-bytes", 0, Number.MAX_SAFE_INTEGER);
+  const keptTextBytes = number("http-kept-text-bytes", 0, Number.MAX_SAFE_INTEGER);
   const waitingPerSource = number("http-waiting-per-source", 0, Number.MAX_SAFE_INTEGER);
   const bodyBytesPerSource = number("http-body-bytes-per-source", 0, Number.MAX_SAFE_INTEGER);
   const unsentPerSource = number("http-unsent-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
@@ -590,6 +608,10 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(maxChecks !== undefined && { maxChecks }),
       ...(maxRecords !== undefined && { maxRecords }),
       ...(maxBodyValues !== undefined && { maxBodyValues }),
+    },
+    keptAnswers: {
+      ...(keptAnswerBytes !== undefined && { keptAnswerBytes }),
+      ...(keptTextBytes !== undefined && { keptTextBytes }),
     },
     hostLimits: {
       ...(maxBodyValues !== undefined && { recordValues: 2 * maxBodyValues }),

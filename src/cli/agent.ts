@@ -119,6 +119,7 @@ export async function runAgent({ flags, io: world, print }: CommandContext): Pro
     http: httpHandler(host, {
       ...serving,
       ...options.bodyLimits,
+      ...options.keptAnswers,
       control,
       ...intentionPolicy,
       ...(xdsPort !== undefined && { xdsPort }),

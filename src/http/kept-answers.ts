@@ -249,6 +249,13 @@ export class KeptAnswers implements Repeater {
     this.#bytes += kept.cost;
     for (const oldest of this.#all) {
       if (this.#bytes <= this.#options.maxBytes - this.#mostGathered) break;
+      if (this.#isCurrent(oldest)) {
+        this.#host.incidents.report(
+          "kept-answer-dropped",
+          "kept answers take all their bytes: one that was not asked for is dropped",
+          { limit: this.#options.maxBytes },
+        );
+      }
       this.#drop(oldest);
     }
   }

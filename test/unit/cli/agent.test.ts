@@ -191,6 +191,28 @@ describe("peerage agent", () => {
     assert.equal((await result).exit, 0);
   });
 
+  it("bounds what it keeps of answers as its flags say", async () => {
+    const stopping = new AbortController();
+    const limits = ["-http-kept-answer-bytes=5000", "-http-kept-text-bytes=500"];
+    const { http, result } = await startAgent(["-dev", ...ports, ...limits], stopping.signal);
+    using client = new ConsulClient({ address: http });
+    for (let index = 0; index < 40; index++) {
+      const service = { Service: `web-${index}` };
+      await client.catalog.register({ Node: "n1", Address: "10.0.0.1", Service: service });
+    }
+    for (let index = 0; index < 10; index++) {
+      const answer = await fetch(`http://${http}/v1/health/service/web-${index}`);
+      assert.equal(answer.status, 200);
+      await answer.text();
+    }
+    assert.equal(Object.keys((await client.catalog.services()).value).length, 41, "with `consul`");
+    stopping.abort();
+    const { exit, stderr } = await result;
+    assert.equal(exit, 0);
+    assert.match(stderr, /\bkept-answer-dropped\b/);
+    assert.match(stderr, /\bkept-texts-full\b/);
+  });
+
   it("bounds what calls hold as its flags say, those over HTTP and others together", async () => {
     const stopping = new AbortController();
     const limits = [

@@ -972,7 +972,11 @@ describe("answers are kept", () => {
       await served.ask(question);
       assert.equal(await isMade(first), false);
     }
+    const dropped = (): number => host.incidents.counts().get("kept-answer-dropped") ?? 0;
+    assert.ok(dropped() > 0);
+    const before = dropped();
     assert.equal(await isMade(second), true);
+    assert.equal(dropped(), before + 1);
   });
 
   it("and count as requests where their rate is bounded", async () => {
