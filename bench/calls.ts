@@ -3,8 +3,12 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 
-/** The registrations: `services` of `instances` each; ten neighbouring services share a node, or all share `nodes`. */
+/**
+ * The registrations: `services` of `instances` each, whose names begin with `prefix` (`svc`); ten neighbouring services share a node, or
+ * all share `nodes`.
+ */
 export interface Load {
+  readonly prefix?: string;
   readonly services: number;
   readonly instances: number;
   readonly perNode: number;
@@ -62,6 +66,8 @@ export interface BenchCalls {
    * exchange of secrets until `services` services have arrived.
    */
   drain(argument: { token: string; services: number }): Promise<number>;
+  /** The port of its HTTP API. */
+  serveHttp(): Promise<number>;
   /** The port of its DNS, which bounds no large answers. */
   serveDns(): Promise<number>;
   /**

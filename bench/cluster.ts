@@ -8,8 +8,10 @@ import { systemClock, systemRandom } from "../src/base/environment.js";
 import type { DnsServer } from "../src/dns/index.js";
 import { createHost, type PeeringHost } from "../src/host/host.js";
 import { defaultLimits, type HostLimits } from "../src/host/options.js";
+import { httpHandler } from "../src/http/index.js";
 import type { ServiceInstance } from "../src/model/instance.js";
 import { encodeServicePayload } from "../src/payload/exported-payload.js";
+import { type HttpServer, httpServer, peeringRpc } from "../src/rpc/index.js";
 import { openLevel } from "../src/storage/level.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import type { ImportDifference } from "../src/stores/import-store.js";
@@ -27,6 +29,7 @@ import { sharedNow } from "./figures.js";
 import { RawPeer } from "./raw-peer.js";
 
 let host: PeeringHost | undefined;
+let http: HttpServer | undefined;
 let dns: DnsServer | undefined;
 let bare: Http2SecureServer | undefined;
 let echo: Server | undefined;
@@ -73,11 +76,12 @@ function registration(load: Load, service: number, instance: number, tag: string
   const number = service * load.instances + instance;
   const node =
     load.nodes === undefined ? Math.floor(service / load.perNode) * load.instances + instance : number % load.nodes;
-  const id = `svc-${service}-${instance}`;
+  const { prefix = "svc" } = load;
+  const id = `${prefix}-${service}-${instance}`;
   return {
-    node: `node-${node}`,
+    node: `${load.prefix ?? ""}node-${node}`,
     address: `10.${(node >> 16) & 255}.${(node >> 8) & 255}.${node & 255}`,
-    service: { id, name: `svc-${service}`, port: 8000 + instance, tags: [tag], meta: { rev: tag } },
+    service: { id, name: `${prefix}-${service}`, port: 8000 + instance, tags: [tag], meta: { rev: tag } },
     checks: [{ checkId: `chk-${id}`, name: "alive", serviceId: id, status: "passing" }],
   };
 }
@@ -216,6 +220,14 @@ const calls: BenchCalls = {
     await peer.close();
     return (ended - began) / 1_000;
   },
+  async serveHttp() {
+    http = await httpServer({
+      listen: "127.0.0.1:0",
+      rpc: peeringRpc(theHost()),
+      http: httpHandler(theHost()),
+    });
+    return Number(http.address.split(":").at(-1));
+  },
   async serveDns() {
     const largeAnswers = { perSecond: Number.MAX_SAFE_INTEGER };
     // Not loaded with the rest: it would count in the resident memory of the rows that do not ask for it.
@@ -315,6 +327,7 @@ const calls: BenchCalls = {
   async stop() {
     watching.abort();
     bare?.close();
+    await http?.[Symbol.asyncDispose]();
     await dns?.close();
     toEcho?.destroy();
     echo?.close();

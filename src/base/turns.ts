@@ -17,6 +17,39 @@ export async function inTurns<Result>(steps: Steps<Result>, signal?: AbortSignal
 }
 
 /**
+ * How long a read goes on in one turn, by the clock, in milliseconds: steps of a fixed size take twenty times as long where code runs for
+ * the first time.
+ */
+const TURN_MS = 2;
+
+/** When a turn that begins now has taken as long as one may, on the clock of `performance`. */
+export function turnEnd(): number {
+  return performance.now() + TURN_MS;
+}
+
+/** To be called before each part of a long read: lets others have their turn when it is time. */
+export function pauses(): () => Promise<void> | undefined {
+  let end = turnEnd();
+  return () => {
+    if (performance.now() <= end) return undefined;
+    return setImmediate().then(() => {
+      end = turnEnd();
+    });
+  };
+}
+
+/** As {@link inTurns}, for reads: as many short steps in each turn as there is time for. Their number differs from run to run. */
+export async function inShortTurns<Result>(steps: Steps<Result>): Promise<Result> {
+  const pause = pauses();
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+    const pausing = pause();
+    if (pausing !== undefined) await pausing;
+  }
+}
+
+/**
  * Sorts in steps: runs that are sorted at once, then merged.
  * @returns a new array.
  */
@@ -56,7 +89,7 @@ export async function sortByKeys<Item>(
 ): Promise<readonly Item[]> {
   // At once, as they may change between turns.
   const all = [...items];
-  const sorted = await inTurns(sortKeyedSteps(all, keysOf));
+  const sorted = await inShortTurns(sortKeyedSteps(all, keysOf));
   return sorted.map(({ item }) => item);
 }
 
@@ -86,9 +119,9 @@ function compareKeys(left: readonly string[], right: readonly string[]): number 
 }
 
 /** Items of which the keys are made in one step, which are sorted at once, and which are merged in one step. */
-const KEYED_BATCH = 2_000;
-const SORTED_BATCH = 500;
-const MERGED_BATCH = 5_000;
+const KEYED_BATCH = 100;
+const SORTED_BATCH = 100;
+const MERGED_BATCH = 1_000;
 
 /** Merges two sorted arrays in steps, into a new one. */
 export function* mergeSteps<Item extends NonNullable<unknown>>(

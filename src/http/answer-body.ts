@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
 import { createGzip, type Gzip, gzip, gzipSync } from "node:zlib";
+import { turnEnd } from "../base/turns.js";
 import { type Json, JsonWriter } from "./json.js";
 
 const compress = promisify(gzip);
@@ -35,10 +36,10 @@ export class WholeBody {
   /** Made for several answers: others have their turn between the pieces. */
   static async json(json: Json, pretty: boolean): Promise<WholeBody> {
     const writer = new JsonWriter(json, pretty);
-    const pieces = [pieceOf(writer)];
+    const pieces = [shortPiece(writer)];
     while (!writer.done) {
       await setImmediate();
-      pieces.push(pieceOf(writer));
+      pieces.push(shortPiece(writer));
     }
     return new WholeBody(pieces);
   }
@@ -109,7 +110,7 @@ export class GrowingBody {
       this.#gathering = this.#place?.gather();
       return this.#gathered(first);
     }
-    return this.#writer.done ? undefined : this.#gathered(pieceOf(this.#writer));
+    return this.#writer.done ? undefined : this.#gathered(shortPiece(this.#writer));
   }
 
   /** No further piece is asked for. */
@@ -126,10 +127,11 @@ export class GrowingBody {
 
 export type AnswerBody = WholeBody | GrowingBody;
 
-/** The body of one answer. @param place - where it is to be kept. */
-export function jsonBody(json: Json, pretty: boolean, place?: BodyPlace): AnswerBody {
+/** The body of one answer; others have their turn before its first piece is made, if that takes long. @param place - where it is to be kept. */
+export async function jsonBody(json: Json, pretty: boolean, place?: BodyPlace): Promise<AnswerBody> {
   const writer = new JsonWriter(json, pretty);
-  const first = pieceOf(writer);
+  while (!writer.writeOn(PIECE_BYTES, turnEnd())) await setImmediate();
+  const first = writer.taken();
   const kept = typeof json === "object" && json !== null ? json : {};
   if (!writer.done) return new GrowingBody(kept, first, writer, place);
   const gathering = place?.gather();
@@ -179,6 +181,8 @@ export function bytesOf(pieces: readonly Buffer[]): number {
   return bytes;
 }
 
-function pieceOf(writer: JsonWriter): Buffer {
-  return writer.piece(PIECE_BYTES);
+/** One that is shorter where making it takes long. */
+function shortPiece(writer: JsonWriter): Buffer {
+  writer.writeOn(PIECE_BYTES, turnEnd());
+  return writer.taken();
 }

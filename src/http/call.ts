@@ -143,7 +143,7 @@ export class Call implements Waiting, Holder {
   }
 
   /** The map that it asks for, as {@link KeptTexts.map}. */
-  map<Item>(items: Listing<Item>, keyOf: (item: Item) => string, json: (item: Item) => Json): Json {
+  map<Item>(items: Listing<Item>, keyOf: (item: Item) => string, json: (item: Item) => Json): Promise<Json> {
     return this.server.keptTexts.map(this.#listForm, items, keyOf, json);
   }
 

@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import { sortByKeys } from "../base/turns.js";
 import { derived, type Listing, listing } from "../model/listing.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
@@ -88,7 +89,7 @@ async function services(call: Call): Promise<Answer> {
     if (peer === "" && isOfNames && visible.everything) {
       await call.room(catalog.count().services * TAGS_BYTES);
       const all = await catalog.servicesWithTags();
-      const json = call.map(
+      const json = await call.map(
         all,
         ({ name }) => name,
         ({ tags }) => tags(),
@@ -100,7 +101,7 @@ async function services(call: Call): Promise<Answer> {
       const all = await call.host.imports.summaries({ peer });
       // Those that only proxies speak for are no services of the catalog.
       const listed = all.some(({ instances }) => instances === 0) ? all.filter(({ instances }) => instances > 0) : all;
-      const json = call.map(
+      const json = await call.map(
         derived(listed, (summary) => summary),
         ({ ownName }) => ownName,
         ({ tags }) => tags,
@@ -124,8 +125,12 @@ async function services(call: Call): Promise<Answer> {
       tags.set(key, known);
       for (const tag of service.tags) known.tags.add(tag);
     });
-    const named = [...tags.values()].map((entry) => [entry.name, entry] as const);
-    const json = LazyMap.of(named, (entry) => [...entry.tags].sort(compareUtf8));
+    // Their lower-cased names differ, so these do.
+    const named = await sortByKeys(tags.values(), ({ name }) => [name]);
+    const json = LazyMap.inOrder(
+      listing(named, (entry) => [entry.name, entry] as const),
+      (entry) => [...entry.tags].sort(compareUtf8),
+    );
     return { json, filtered: visible.filtered };
   });
 }

@@ -1,4 +1,4 @@
-import { sortByKeys } from "../base/turns.js";
+import { pauses, sortByKeys } from "../base/turns.js";
 import { VIRTUAL } from "../host/gateways.js";
 import type { PeeringHost } from "../host/host.js";
 import { connectName } from "../model/catalog-draft.js";
@@ -10,7 +10,7 @@ import type { IndexedCheck, IndexedInstance, NodeListings } from "../stores/cata
 import { lowerCase } from "../syntax/names.js";
 import type { Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
-import { forEach, kept, pauses } from "./in-turns.js";
+import { forEach, kept } from "./in-turns.js";
 import type { Marks } from "./kept-answers.js";
 import type { CheckView, InstanceView, NodeContents, NodeView } from "./records.js";
 

@@ -1,5 +1,6 @@
 import { joinHostPort } from "../base/host-port.js";
 import { withoutTrailing } from "../base/trailing.js";
+import { pauses } from "../base/turns.js";
 import type { ConfigEntry } from "../config/config-entry.js";
 import type { Listing } from "../model/listing.js";
 import { SummaryMaker } from "../model/service-summary.js";
@@ -10,7 +11,7 @@ import { instancesOf } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { namedOptions } from "./discovery-options.js";
 import { type Link, linksOf } from "./gateways.js";
-import { forEach, gathered, kept, pauses } from "./in-turns.js";
+import { forEach, gathered, kept } from "./in-turns.js";
 import { intentionJson, intentionSchema, intentionsOf, mayRead, toDestination } from "./intentions.js";
 import { type Json, LazyList } from "./json.js";
 import type { Operation } from "./operation.js";

@@ -1,5 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
-import { inTurns, sortSteps } from "../base/turns.js";
+import { inShortTurns, sortSteps } from "../base/turns.js";
 import type { ConfigEntry, KeptEntry, TerminatingGatewayEntry } from "../config/config-entry.js";
 import { ingressLinks } from "../config/ingress.js";
 import type { JsonObject, JsonValue } from "../model/instance.js";
@@ -59,7 +59,7 @@ async function terminatingLinks({ host }: Call, { services }: TerminatingGateway
       if (!links.has(key) && entries.isDestination(key)) add(key, name);
     });
   }
-  return inTurns(sortSteps([...links.values()], (left, right) => compareUtf8(left.service, right.service)));
+  return inShortTurns(sortSteps([...links.values()], (left, right) => compareUtf8(left.service, right.service)));
 }
 
 /** The services behind an ingress gateway: `*` is every service of the mesh with the listener's protocol that is not named there. */
@@ -82,7 +82,7 @@ async function ingressLinksOf({ host }: Call, entry: KeptEntry<"ingress-gateway"
   }
   const byPort = (left: Required<Link>, right: Required<Link>): number =>
     compareUtf8(left.service, right.service) || left.listener.port - right.listener.port;
-  return inTurns(sortSteps(links, byPort));
+  return inShortTurns(sortSteps(links, byPort));
 }
 
 function textOf(value: JsonValue | undefined): string | undefined {

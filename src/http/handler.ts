@@ -324,7 +324,7 @@ async function serve(
   const standing = operation.sources && kept.standing(operation.sources);
   try {
     const answer = await operation.run(call);
-    const made = outgoing(answer, call, common, operation);
+    const made = await outgoing(answer, call, common, operation);
     if (standing === undefined || made.status !== 200 || call.isOwn) return made;
     return { ...made, standing: kept.narrowed(standing, answer.basis) };
   } catch (error) {
@@ -336,12 +336,12 @@ async function serve(
   }
 }
 
-function outgoing(
+async function outgoing(
   answer: Answer,
   call: Call,
   common: Readonly<Record<string, string>>,
   { cacheable }: Operation,
-): Outgoing {
+): Promise<Outgoing> {
   const { json, text, textType = PLAIN, status = 200, read, filtered = read?.filtered ?? false } = answer;
   const headers = {
     ...common,
@@ -354,8 +354,9 @@ function outgoing(
   };
   const { stream } = answer;
   if (stream !== undefined) return { status, headers: { ...headers, "Content-Type": PLAIN }, body: EMPTY, stream };
-  const made = json === undefined ? WholeBody.text(text ?? "") : jsonBody(json, call.query.has("pretty"), answer.place);
-  return { status, headers, body: answer.body ?? made };
+  if (answer.body !== undefined) return { status, headers, body: answer.body };
+  if (json === undefined) return { status, headers, body: WholeBody.text(text ?? "") };
+  return { status, headers, body: await jsonBody(json, call.query.has("pretty"), answer.place) };
 }
 
 /** Without a leader the answer is the last state of this node; how old it is cannot be known. */

@@ -1,4 +1,4 @@
-import { setImmediate } from "node:timers/promises";
+import { pauses } from "../base/turns.js";
 import type { Listing } from "../model/listing.js";
 import type { Fields } from "./filter/fields.js";
 import { compileFilter } from "./filter/filter.js";
@@ -13,20 +13,6 @@ export function filterFor<Item>(options: ReadOptions, fields: Fields<Item>): Fil
   return async (items, isSeen) => {
     if (filter === undefined) return isSeen === undefined ? items : kept(items, isSeen);
     return kept(items, (item) => (isSeen?.(item) ?? true) && filter.holds(item));
-  };
-}
-
-/** How long one look at items goes on until others have their turn. */
-const TURN_MS = 5;
-
-/** To be called before each part of a long piece of work: lets others have their turn when it is time. */
-export function pauses(): () => Promise<void> | undefined {
-  let begin = performance.now();
-  return () => {
-    if (performance.now() - begin <= TURN_MS) return undefined;
-    return setImmediate().then(() => {
-      begin = performance.now();
-    });
   };
 }
 

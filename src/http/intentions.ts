@@ -1,6 +1,6 @@
 import type { Access, Right } from "../access/authorizer.js";
 import { randomId } from "../base/environment.js";
-import { inTurns, mergeSteps, sortSteps } from "../base/turns.js";
+import { inShortTurns, mergeSteps, sortSteps } from "../base/turns.js";
 import type { ServiceIntentionsEntry } from "../config/config-entry.js";
 import {
   checkLegacyIntention,
@@ -200,7 +200,7 @@ async function list(call: Call): Promise<Answer> {
     const found = await gathered(await entriesOf(call, "service-intentions"), intentionsOf);
     await call.room(found.length * INTENTION_BYTES);
     const visible = await kept(found, (intention) => mayRead(access, intention));
-    const sorted = await inTurns(sortSteps([...visible], compareIntentions));
+    const sorted = await inShortTurns(sortSteps([...visible], compareIntentions));
     return {
       json: LazyList.of(await filter(sorted), intentionJson),
       read: { index, filtered: visible.length < found.length },
@@ -338,12 +338,14 @@ async function match(call: Call): Promise<Answer> {
       const found = await gathered(entries, (stored) =>
         intentionsOf(stored).filter(({ source }) => by === "destination" || source.name === name),
       );
-      return inTurns(sortSteps(found, compareIntentions));
+      return inShortTurns(sortSteps(found, compareIntentions));
     };
     const forAll = await sorted(result.forAll, "*");
     const json = new Map<string, Json>();
     for (const { given, own } of result.own) {
-      const found = await inTurns(mergeSteps(await sorted(own, names.get(given) ?? ""), forAll, compareIntentions));
+      const found = await inShortTurns(
+        mergeSteps(await sorted(own, names.get(given) ?? ""), forAll, compareIntentions),
+      );
       await call.room(found.length * REFERENCE_BYTES);
       // Consul writes `null` where there are none.
       json.set(given, found.length === 0 ? null : LazyList.of(found, intentionJson));

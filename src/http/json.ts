@@ -41,25 +41,31 @@ export class LazyList {
 
 /** A map whose values are made one by one, when they are written. */
 export class LazyMap {
-  readonly #items: ReadonlyMap<string, () => Json>;
+  readonly length: number;
+  readonly keyAt: (index: number) => string;
+  readonly at: (index: number) => Json;
 
-  private constructor(items: ReadonlyMap<string, () => Json>) {
-    this.#items = items;
+  private constructor(length: number, keyAt: (index: number) => string, at: (index: number) => Json) {
+    this.length = length;
+    this.keyAt = keyAt;
+    this.at = at;
   }
 
-  /** @param json - must tell the same whenever it is called. */
+  /** Of equal keys the last one counts. @param json - must tell the same whenever it is called. */
   static of<Item>(items: Iterable<readonly [string, Item]>, json: (item: Item) => Json): LazyMap {
-    const made = new Map<string, () => Json>();
-    for (const [key, item] of items) made.set(key, () => json(item));
-    return new LazyMap(made);
+    const byKey = new Map<string, readonly [string, Item]>();
+    for (const item of items) byKey.set(item[0], item);
+    const sorted = [...byKey.values()].sort(([left], [right]) => compareUtf8(left, right));
+    return LazyMap.inOrder(sorted, json);
   }
 
-  keys(): Iterable<string> {
-    return this.#items.keys();
-  }
-
-  get(key: string): Json {
-    return this.#items.get(key)?.() ?? null;
+  /** The same of items whose keys differ, and are in byte order: nothing is done before they are written. */
+  static inOrder<Item>(items: Listing<readonly [string, Item]>, json: (item: Item) => Json): LazyMap {
+    const keyAt = (index: number): string => items.at(index)?.[0] ?? "";
+    return new LazyMap(items.length, keyAt, (index) => {
+      const item = items.at(index);
+      return item === undefined ? null : json(item[1]);
+    });
   }
 }
 
@@ -138,6 +144,8 @@ const UNSAFE = /[<>&\u2028\u2029]/g;
 const ELEMENT_BYTES = 32;
 /** The same of one with a key. */
 const MEMBER_BYTES = 160;
+/** Lists and objects that are written between two looks at the clock. */
+const STEPS_A_LOOK = 64;
 /** No longer text of an element is kept. */
 const KEPT_TEXT_BYTES = 256 * 1_024;
 const COMMA = Buffer.from(",");
@@ -183,7 +191,7 @@ type Composite = Exclude<Json, null | boolean | number | bigint | string>;
 /** A list or an object of which a part is written. */
 class OpenValue {
   readonly value: Composite;
-  /** Undefined: a list, or a {@link KeptList}. Those of a {@link LazyStruct} are as they are written. */
+  /** Undefined: a list, a {@link LazyMap} or a {@link KeptList}. Those of a {@link LazyStruct} are as they are written. */
   readonly keys: readonly string[] | undefined;
   readonly isStruct: boolean;
   readonly isList: boolean;
@@ -208,25 +216,37 @@ class OpenValue {
       this.texts = value.texts;
       return;
     }
+    if (value instanceof LazyMap) {
+      this.size = value.length;
+      this.isList = false;
+      return;
+    }
     if (value instanceof LazyStruct) this.keys = value.keys;
-    else this.keys = isMap(value) || value instanceof LazyMap ? sortedByBytes(value.keys()) : Object.keys(value);
+    else this.keys = isMap(value) ? sortedByBytes(value.keys()) : Object.keys(value);
     this.size = this.keys.length;
     this.isList = false;
   }
 
   /** The key at `index`; undefined: it is a list. */
   key(): string | undefined {
-    return this.value instanceof KeptList ? this.value.keyAt?.(this.index) : this.keys?.[this.index];
+    const { value, index } = this;
+    return value instanceof KeptList || value instanceof LazyMap ? value.keyAt?.(index) : this.keys?.[index];
   }
 
   /** The element at `index`; undefined: a member that is left out. */
   element(): Json | undefined {
     const { value } = this;
     if (isList(value)) return value[this.index] ?? null;
-    if (value instanceof LazyList || value instanceof LazyStruct || value instanceof KeptList)
+    if (
+      value instanceof LazyList ||
+      value instanceof LazyStruct ||
+      value instanceof KeptList ||
+      value instanceof LazyMap
+    ) {
       return value.at(this.index);
+    }
     const key = this.keys?.[this.index] ?? "";
-    return isMap(value) || value instanceof LazyMap ? (value.get(key) ?? null) : value[key];
+    return isMap(value) ? (value.get(key) ?? null) : value[key];
   }
 }
 
@@ -265,7 +285,9 @@ export class JsonWriter {
   /** About the bytes in memory of the lists and objects that it is in the midst of, beside the records of their elements. */
   get openBytes(): number {
     let bytes = 0;
-    for (const { size, keys } of this.#open) bytes += size * (keys === undefined ? ELEMENT_BYTES : MEMBER_BYTES);
+    for (const { size, value, keys } of this.#open) {
+      bytes += size * (keys === undefined && !(value instanceof LazyMap) ? ELEMENT_BYTES : MEMBER_BYTES);
+    }
     return bytes;
   }
 
@@ -279,8 +301,26 @@ export class JsonWriter {
 
   /** As {@link write}, in bytes, with the texts of each {@link KeptList} that were written before. Not to be changed. */
   piece(bytes: number): Buffer {
+    while (!this.writeOn(bytes, Number.POSITIVE_INFINITY));
+    return this.taken();
+  }
+
+  /**
+   * Writes until there are so many bytes at least, all is written, or it is late.
+   * @param lateMs - on the clock of `performance`.
+   * @returns it was not late.
+   */
+  writeOn(bytes: number, lateMs: number): boolean {
     this.#usesTexts = !this.#pretty;
-    while (this.#partBytes + this.#written.length < bytes && !this.#done) this.#step(bytes);
+    for (let steps = 1; this.#partBytes + this.#written.length < bytes && !this.#done; steps++) {
+      if (steps % STEPS_A_LOOK === 0 && performance.now() > lateMs) return false;
+      this.#step(bytes);
+    }
+    return true;
+  }
+
+  /** All that was written by {@link writeOn} since the last call. Not to be changed. */
+  taken(): Buffer {
     this.#flush();
     const parts = this.#parts;
     this.#parts = [];

@@ -1,5 +1,6 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import type { Incidents } from "../base/incidents.js";
+import { pauses } from "../base/turns.js";
 import { type Listing, recordsOf } from "../model/listing.js";
 import { type ElementTexts, type Json, KeptList, LazyList, LazyMap } from "./json.js";
 
@@ -12,6 +13,8 @@ const FEW = 32;
 /** A list that was asked for among so many last ones keeps its texts when others want their place. */
 const LATELY = 16;
 const MOST_LISTS = 1_024;
+/** Neighbours that are compared between two looks at the clock. */
+const COMPARED = 100;
 /** Of a reference to the record of an element. */
 const REFERENCE_BYTES = 8;
 
@@ -67,9 +70,14 @@ export class KeptTexts {
   }
 
   /** As {@link list}, a map. @param items - in byte order of their keys; others are put in it, and not kept. */
-  map<Item>(form: string, items: Listing<Item>, keyOf: (item: Item) => string, json: (item: Item) => Json): Json {
+  async map<Item>(
+    form: string,
+    items: Listing<Item>,
+    keyOf: (item: Item) => string,
+    json: (item: Item) => Json,
+  ): Promise<Json> {
     const records = recordsOf(items);
-    if (records === undefined || records.length < FEW || !this.#isSorted(form, records, items, keyOf)) {
+    if (records === undefined || records.length < FEW || !(await this.#isSorted(form, records, items, keyOf))) {
       return LazyMap.of(
         Array.from(items, (item) => [keyOf(item), item] as const),
         json,
@@ -86,14 +94,17 @@ export class KeptTexts {
   }
 
   /** Keys of neighbours that were neighbours in the last list of the form are not compared again. */
-  #isSorted<Item>(
+  async #isSorted<Item>(
     form: string,
     records: readonly object[],
     items: Listing<Item>,
     keyOf: (item: Item) => string,
-  ): boolean {
+  ): Promise<boolean> {
     const before = this.#lists.get(form)?.inOrder ?? [];
+    const pause = pauses();
     for (let index = 1; index < records.length; index++) {
+      const pausing = index % COMPARED === 0 ? pause() : undefined;
+      if (pausing !== undefined) await pausing;
       if (records[index] === before[index] && records[index - 1] === before[index - 1]) continue;
       const [left, right] = [items.at(index - 1), items.at(index)];
       if (left === undefined || right === undefined || compareUtf8(keyOf(left), keyOf(right)) >= 0) return false;

@@ -1,5 +1,5 @@
 import { Access } from "../access/authorizer.js";
-import { inTurns, sortSteps } from "../base/turns.js";
+import { inShortTurns, sortSteps } from "../base/turns.js";
 import {
   checkPreparedQuery,
   HIDDEN_TOKEN,
@@ -284,7 +284,7 @@ async function execute(call: Call): Promise<Answer> {
     return shown;
   });
   const order = result.instances.map((view) => ({ view, at: server.random.fraction() }));
-  const sorted = await inTurns(sortSteps(order, (left, right) => left.at - right.at));
+  const sorted = await inShortTurns(sortSteps(order, (left, right) => left.at - right.at));
   const shuffled = sorted.map(({ view }) => view);
   const source = { near: call.query.get("near") ?? "", address: call.source };
   const nearest = result.peer === "" ? nearFirst(shuffled, nearestNode(query, source, host)) : shuffled;

@@ -1,5 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
-import { inTurns, sortByKeys } from "../base/turns.js";
+import { inShortTurns, pauses, sortByKeys } from "../base/turns.js";
 import { EVERY_SERVICE } from "../config/config-entry-set.js";
 import type { PeeringHost } from "../host/host.js";
 import { derived, joined, type Listing, mergedSteps } from "../model/listing.js";
@@ -14,8 +14,9 @@ import { everyImported, everyLocal, everyLocalNode, importedNode, nodeOf, SERVIC
 import { discoveryParameters } from "./discovery-docs.js";
 import { type DiscoveryOptions, discoveryOptions, namedOptions } from "./discovery-options.js";
 import { HttpRefusal } from "./http-refusal.js";
-import { filterFor, forEach, kept, pauses } from "./in-turns.js";
+import { filterFor, forEach, kept } from "./in-turns.js";
 import { type Json, type JsonStruct, LazyList } from "./json.js";
+import { RECORDS } from "./kept-answers.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import { anyObject, datacenterParameter, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
 import {
@@ -186,7 +187,7 @@ async function listedServices(call: Call, peers: readonly string[]): Promise<Lis
   for (const peer of peers) {
     await call.room((peer === "" ? catalog.count() : imports.count({ peer })).services * SERVICE_BYTES);
     const more = peer === "" ? await catalog.servicesWithProxies() : await imports.summaries({ peer });
-    listed = listed.length === 0 ? more : await inTurns(mergedSteps(listed, more, byName));
+    listed = listed.length === 0 ? more : await inShortTurns(mergedSteps(listed, more, byName));
   }
   return derived(listed, (service) => {
     return "peer" in service ? fronted(call, service, service.peer) : fronted(call, service.summary, "");
@@ -388,6 +389,7 @@ export const uiOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/internal/ui/services",
+    sources: RECORDS,
     run: services,
     docs: [
       {
@@ -416,6 +418,7 @@ export const uiOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/internal/ui/catalog-overview",
+    sources: ["catalog"],
     run: overview,
     docs: [
       {
@@ -430,6 +433,7 @@ export const uiOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/internal/ui/nodes",
+    sources: RECORDS,
     run: nodes,
     docs: [
       {
@@ -444,6 +448,7 @@ export const uiOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/internal/ui/node/",
+    sources: RECORDS,
     run: node,
     docs: [
       {

@@ -1,7 +1,7 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { KeptOrder } from "../base/kept-order.js";
 import { SortedMap } from "../base/sorted-map.js";
-import { StepMeter, type Steps } from "../base/steps.js";
+import { SHORT_STEP_FIELDS, StepMeter, type Steps } from "../base/steps.js";
 import { sortSteps } from "../base/turns.js";
 import { lowerCase } from "../syntax/names.js";
 import { CatalogCounts, type CountedCatalog } from "./catalog-counts.js";
@@ -350,6 +350,8 @@ export class CatalogState implements CommittedCatalog {
   readonly #counting = new Set<Counting>();
   /** As they were when somebody looked, by lower-cased name, unless something has changed since. */
   readonly #serviceRecords = new Map<string, ServiceRecords>();
+  /** By key, while they are made: gone after a change, so that what was made before it is not kept. */
+  readonly #makingRecords = new Map<string, object>();
   readonly #checkGroups = new WeakMap<CheckRecords, CheckGroup>();
   readonly #noGroup: CheckGroup = new CheckGroup<Check>(0, () => emptyList);
 
@@ -587,13 +589,18 @@ export class CatalogState implements CommittedCatalog {
     }
   }
 
+  #forgetRecords(serviceKey: string): void {
+    this.#serviceRecords.delete(serviceKey);
+    this.#makingRecords.delete(serviceKey);
+  }
+
   #touch(record: InstanceRecord, index: bigint, touched: Map<string, string>): void {
     const key = lowerCase(record.service.name);
     const entry = this.#services.get(key);
     if (!touched.has(key)) touched.set(key, entry?.name ?? record.service.name);
-    this.#serviceRecords.delete(key);
+    this.#forgetRecords(key);
     const destination = connectKeyOf(record);
-    if (destination !== undefined) this.#serviceRecords.delete(destination);
+    if (destination !== undefined) this.#forgetRecords(destination);
     if (entry !== undefined) entry.mark = index;
     this.#kindMarks.set(record.service.kind, index);
   }
@@ -724,7 +731,7 @@ export class CatalogState implements CommittedCatalog {
   /** Every node with everything on it, in byte order of their keys. */
   *contentsSteps(): Steps<readonly NodeRecords[]> {
     const found: NodeRecords[] = [];
-    const meter = new StepMeter();
+    const meter = new StepMeter(SHORT_STEP_FIELDS);
     for (const entry of yield* this.#sortedNodes()) {
       if (this.#nodes.get(entry.key) === entry) found.push(yield* this.#recordsOf(entry, meter));
       if (meter.isOver(1)) yield;
@@ -735,13 +742,13 @@ export class CatalogState implements CommittedCatalog {
   /** A node with everything on it; undefined: there is none of that key. */
   *nodeRecordsSteps(nodeKey: string): Steps<NodeRecords | undefined> {
     const entry = this.#nodes.get(nodeKey);
-    return entry && (yield* this.#recordsOf(entry, new StepMeter()));
+    return entry && (yield* this.#recordsOf(entry, new StepMeter(SHORT_STEP_FIELDS)));
   }
 
   /** The checks in a state, or all of them for `any`, in byte order of node and id. */
   *checkSteps(state: string): Steps<readonly CheckRecord[]> {
     const found: CheckRecord[] = [];
-    const meter = new StepMeter();
+    const meter = new StepMeter(SHORT_STEP_FIELDS);
     const isAny = state === "any";
     const entries = isAny || state === "passing" ? yield* this.#sortedNodes() : yield* this.#nodesFailing(state);
     for (const entry of entries) {
@@ -759,17 +766,14 @@ export class CatalogState implements CommittedCatalog {
    */
   *serviceSteps(isMentioned = false): Steps<readonly ServiceRecords[]> {
     const found: ServiceRecords[] = [];
-    const meter = new StepMeter();
-    const look = (key: string): void => {
-      const records = this.#recordsOfService(key, meter);
-      if (records.instances.length + (isMentioned ? records.proxies.length : 0) > 0) found.push(records);
-    };
+    const meter = new StepMeter(SHORT_STEP_FIELDS);
     const entries = yield* this.#serviceOrder.steps(() => this.#services.values());
     const without: { readonly key: string }[] = [];
     if (isMentioned) for (const key of this.#connect.keys()) if (!this.#services.has(key)) without.push({ key });
     const all = without.length === 0 ? entries : yield* sortSteps([...entries, ...without], byKey);
     for (const { key } of all) {
-      look(key);
+      const records = this.#serviceRecords.get(key) ?? (yield* this.#recordsOfService(key, meter));
+      if (records.instances.length + (isMentioned ? records.proxies.length : 0) > 0) found.push(records);
       if (meter.isOver(1)) yield;
     }
     return found;
@@ -796,7 +800,7 @@ export class CatalogState implements CommittedCatalog {
   *#countAll(counting: Counting): Steps<void> {
     const { counts, done = new Set<NodeEntry>() } = counting;
     this.#counting.add(counting);
-    const meter = new StepMeter();
+    const meter = new StepMeter(SHORT_STEP_FIELDS);
     for (const entry of [...this.#nodes.values()]) {
       if (done.has(entry) || this.#nodes.get(entry.key) !== entry) continue;
       counts.node(entry.record, 1);
@@ -837,23 +841,33 @@ export class CatalogState implements CommittedCatalog {
     return records;
   }
 
-  #recordsOfService(key: string, meter: StepMeter): ServiceRecords {
-    const known = this.#serviceRecords.get(key);
-    if (known !== undefined) return known;
-    const onNode = (record: InstanceRecord): readonly RecordOnNode[] => {
-      const node = this.nodeRecord(record.nodeKey);
-      return node === undefined ? [] : [{ node, record }];
-    };
-    const instances = this.instanceRecords(key).flatMap(onNode);
-    const proxies = this.connectRecords(key)
-      .filter(({ service }) => service.kind === "connect-proxy")
-      .flatMap(onNode);
+  *#recordsOfService(key: string, meter: StepMeter): Steps<ServiceRecords> {
+    const making = {};
+    this.#makingRecords.set(key, making);
+    const instances = yield* this.#onNodes(this.instanceRecords(key), meter);
+    const proxies = yield* this.#onNodes(
+      this.connectRecords(key).filter(({ service }) => service.kind === "connect-proxy"),
+      meter,
+    );
     const [first] = proxies;
     const name = this.serviceName(key) ?? (first && connectName(first.record.service)) ?? key;
     const records = { key, name, instances, proxies };
-    this.#serviceRecords.set(key, records);
-    meter.isOver(instances.length + proxies.length);
+    if (this.#makingRecords.get(key) === making) {
+      this.#makingRecords.delete(key);
+      this.#serviceRecords.set(key, records);
+    }
     return records;
+  }
+
+  *#onNodes(records: readonly InstanceRecord[], meter: StepMeter): Steps<readonly RecordOnNode[]> {
+    const found: RecordOnNode[] = [];
+    // Its own list, as the one that is kept may change between steps.
+    for (const record of records.slice()) {
+      const node = this.nodeRecord(record.nodeKey);
+      if (node !== undefined) found.push({ node, record });
+      if (meter.isOver(2)) yield;
+    }
+    return found;
   }
 
   /** Lower-cased names, in no particular order. */

@@ -69,7 +69,7 @@ class DerivedListing<Source, Item> extends MadeListing<Source, Item> {
 }
 
 /** Elements merged in one step. */
-const MERGED_BATCH = 5_000;
+const MERGED_BATCH = 200;
 
 /** Two lists that are in order as one, in steps. Of equal elements the one of the first list comes first. */
 export function* mergedSteps<Item extends object>(

@@ -8,7 +8,7 @@ import { latest } from "../base/latest.js";
 import { RecentlyUsed } from "../base/recently-used.js";
 import { Signal } from "../base/signal.js";
 import { doAll, StepMeter, type Steps } from "../base/steps.js";
-import { inTurns, sortSteps } from "../base/turns.js";
+import { inShortTurns, inTurns, sortSteps } from "../base/turns.js";
 import type { CountedCatalog } from "../model/catalog-counts.js";
 import type { CatalogDraft, CheckExposure, Judge, OperationRecord } from "../model/catalog-draft.js";
 import {
@@ -170,6 +170,10 @@ export interface CatalogWriteOptions {
    */
   readonly inTurns?: boolean;
 }
+
+/** The summary of a service with so many instances is made in turns before a list is written, and kept. Few are looked at in one step. */
+const MANY_INSTANCES = 500;
+const SUMMED_UP = 50;
 
 type Finish = (index: bigint) => void;
 
@@ -577,18 +581,18 @@ export class Catalog implements CatalogSource, Closable {
    * none of that name.
    */
   async nodeContents(name: string): Promise<NodeListings | undefined> {
-    const records = await inTurns(this.#state.nodeRecordsSteps(lowerCase(name)));
+    const records = await inShortTurns(this.#state.nodeRecordsSteps(lowerCase(name)));
     return records && nodeListings(records);
   }
 
   /** Every node as {@link nodeContents} shows it, in byte order of the lower-cased names. */
   async everyContents(): Promise<Listing<NodeListings>> {
-    return derived(await inTurns(this.#state.contentsSteps()), nodeListings);
+    return derived(await inShortTurns(this.#state.contentsSteps()), nodeListings);
   }
 
   /** As {@link nodes}, found in turns, each made when it is looked at. */
   async nodeListing(): Promise<Listing<IndexedNode>> {
-    return derived(await inTurns(this.#state.nodeSteps()), indexedNode);
+    return derived(await inShortTurns(this.#state.nodeSteps()), indexedNode);
   }
 
   /** A node without its services, at the same cost however many there are; undefined: there is none of that name. */
@@ -678,7 +682,7 @@ export class Catalog implements CatalogSource, Closable {
 
   /** The names, as in {@link services}, found in turns. */
   async serviceNames(): Promise<readonly string[]> {
-    return inTurns(this.#state.serviceNameSteps());
+    return inShortTurns(this.#state.serviceNameSteps());
   }
 
   /** The tags that the instances of a service have, in byte order. */
@@ -741,12 +745,12 @@ export class Catalog implements CatalogSource, Closable {
    * made when it is looked at.
    */
   async checksInState(state: string): Promise<Listing<IndexedCheck>> {
-    return derived(await inTurns(this.#state.checkSteps(state)), indexedCheck);
+    return derived(await inShortTurns(this.#state.checkSteps(state)), indexedCheck);
   }
 
   /** Every service with the tags of its instances, as in {@link services}, found in turns. */
   async servicesWithTags(): Promise<Listing<TaggedService>> {
-    return derived(await inTurns(this.#state.serviceSteps()), ({ name, instances }) => ({
+    return derived(await inShortTurns(this.#state.serviceSteps()), ({ name, instances }) => ({
       name,
       tags: () => tagsOf(instances.map(({ record }) => record)),
     }));
@@ -759,8 +763,13 @@ export class Catalog implements CatalogSource, Closable {
   async servicesWithProxies(): Promise<Listing<ServiceWithProxies>> {
     const views = (records: readonly RecordOnNode[]): readonly IndexedInstance[] =>
       records.map(({ record, node }) => this.#indexedInstance(record, node));
-    const records = await inTurns(byNameSteps(this.#state.serviceSteps(true)));
-    const summaryOf = (one: ServiceRecords): ServiceSummary => this.#summaryOf(one, views);
+    const records = await inShortTurns(byNameSteps(this.#state.serviceSteps(true)));
+    const large = new Map<ServiceRecords, ServiceSummary>();
+    for (const one of records) {
+      if (one.instances.length + one.proxies.length < MANY_INSTANCES) continue;
+      large.set(one, await this.#summaryInTurns(one, views));
+    }
+    const summaryOf = (one: ServiceRecords): ServiceSummary => large.get(one) ?? this.#summaryOf(one, views);
     // Who merges lists looks at the names alone.
     return derived(records, (one) => ({
       name: shownName(one),
@@ -781,19 +790,33 @@ export class Catalog implements CatalogSource, Closable {
     records: ServiceRecords,
     views: (records: readonly RecordOnNode[]) => readonly IndexedInstance[],
   ): ServiceSummary {
+    const known = this.#knownSummary(records);
+    if (known !== undefined) return known;
+    const summary = doAll(summarySteps(records, views));
+    this.#summaries.set(records.key, { records, summary });
+    return summary;
+  }
+
+  #knownSummary(records: ServiceRecords): ServiceSummary | undefined {
     const kept = this.#summaries.get(records.key);
-    if (kept?.records === records) return kept.summary;
-    const maker = new SummaryMaker(shownName(records));
-    for (const instance of views(records.instances)) maker.add(instance);
-    for (const proxy of views(records.proxies)) maker.addProxy(proxy);
-    const summary = maker.summary();
+    return kept?.records === records ? kept.summary : undefined;
+  }
+
+  /** The same in turns, for a service with many instances. */
+  async #summaryInTurns(
+    records: ServiceRecords,
+    views: (records: readonly RecordOnNode[]) => readonly IndexedInstance[],
+  ): Promise<ServiceSummary> {
+    const known = this.#knownSummary(records);
+    if (known !== undefined) return known;
+    const summary = await inShortTurns(summarySteps(records, views));
     this.#summaries.set(records.key, { records, summary });
     return summary;
   }
 
   /** How many nodes, instances and checks there are in each state, in byte order of their names; found in turns. */
   counts(): Promise<CountedCatalog> {
-    return inTurns(this.#state.countSteps());
+    return inShortTurns(this.#state.countSteps());
   }
 
   /** The kinds of each name, keyed lower-cased; also names that only a proxy mentions. */
@@ -1032,6 +1055,22 @@ function tagsOf(records: readonly InstanceRecord[]): readonly string[] {
 /** As its first instance spells it, else as the first proxy does. */
 function shownName({ name, instances }: ServiceRecords): string {
   return instances[0]?.record.service.name ?? name;
+}
+
+function* summarySteps(
+  one: ServiceRecords,
+  views: (records: readonly RecordOnNode[]) => readonly IndexedInstance[],
+): Steps<ServiceSummary> {
+  const maker = new SummaryMaker(shownName(one));
+  for (let start = 0; start < one.instances.length; start += SUMMED_UP) {
+    for (const instance of views(one.instances.slice(start, start + SUMMED_UP))) maker.add(instance);
+    yield;
+  }
+  for (let start = 0; start < one.proxies.length; start += SUMMED_UP) {
+    for (const proxy of views(one.proxies.slice(start, start + SUMMED_UP))) maker.addProxy(proxy);
+    yield;
+  }
+  return maker.summary();
 }
 
 /** In byte order of the names as they are shown. Mostly they are in it: it is that of the keys. */

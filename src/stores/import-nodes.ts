@@ -1,7 +1,7 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import type { Incidents } from "../base/incidents.js";
-import { StepMeter, type Steps } from "../base/steps.js";
-import { inTurns, sortSteps } from "../base/turns.js";
+import { SHORT_STEP_FIELDS, StepMeter, type Steps } from "../base/steps.js";
+import { inShortTurns, sortSteps } from "../base/turns.js";
 import { decodeNode, type EncodedNode } from "../payload/imported-payload.js";
 import type { Turn } from "../storage/replica.js";
 import type { ImportedNode, PeerIndex } from "./import-index.js";
@@ -45,18 +45,18 @@ export class ImportNodes {
     const nodes = peer.nodes?.nodes ?? new Map<ImportedNode, KeptNode>();
     let { order = [] } = peer.nodes ?? {};
     for (;;) {
-      const { missing, isSame } = await inTurns(knownSteps(index, nodes));
+      const { missing, isSame } = await inShortTurns(knownSteps(index, nodes));
       // Should this list fail, the next one makes an order of its own.
       if (missing.length > 0 || !isSame) this.release(peer);
       if (missing.length === 0) {
-        if (!isSame || order.length !== nodes.size) order = await inTurns(orderSteps(nodes));
+        if (!isSame || order.length !== nodes.size) order = await inShortTurns(orderSteps(nodes));
         this.#keep(peer, nodes, order);
-        return inTurns(listedSteps(nodes, order));
+        return inShortTurns(listedSteps(nodes, order));
       }
       order = [];
       // Where a service turns out to be damaged, another one describes its nodes then.
       const encoded = await this.#payloads.newestNodes(peer, missing, turn);
-      await inTurns(decodedSteps(index, encoded, nodes));
+      await inShortTurns(decodedSteps(index, encoded, nodes));
     }
   }
 
@@ -96,7 +96,7 @@ function* knownSteps(
   nodes: Map<ImportedNode, KeptNode>,
 ): Steps<{ readonly missing: readonly ImportedNode[]; readonly isSame: boolean }> {
   const missing: ImportedNode[] = [];
-  const meter = new StepMeter();
+  const meter = new StepMeter(SHORT_STEP_FIELDS);
   let known = 0;
   for (const node of index.nodes()) {
     if (meter.isOver(4)) yield;
@@ -132,7 +132,7 @@ function* listedSteps(
   order: readonly ImportedNode[],
 ): Steps<readonly ListedNode[]> {
   const all: ListedNode[] = [];
-  const meter = new StepMeter();
+  const meter = new StepMeter(SHORT_STEP_FIELDS);
   for (const node of order) {
     const kept = nodes.get(node);
     if (kept !== undefined) all.push(kept.listed);
@@ -146,7 +146,7 @@ function* decodedSteps(
   encoded: ReadonlyMap<string, EncodedNode>,
   nodes: Map<ImportedNode, KeptNode>,
 ): Steps<void> {
-  const meter = new StepMeter();
+  const meter = new StepMeter(SHORT_STEP_FIELDS);
   for (const [name, one] of encoded) {
     const node = index.node(name);
     const newest = node?.newest;

@@ -137,8 +137,10 @@ export class ImportPayloads {
       else found.set(service, payload);
     };
     if (services.length > READ_BATCH && peer.index.payloadBytes <= READ_WHOLE_BYTES) {
-      const entries = await this.#read([...IMPORTS_PREFIX, peer.id]);
-      const rows = new Map(entries.map((entry) => [entry.key[2], entry]));
+      const rows = new Map<string | undefined, Entry>();
+      for await (const { entries } of this.#options.storage.pages([...IMPORTS_PREFIX, peer.id], PAGE_BYTES)) {
+        for (const entry of entries) rows.set(entry.key[2], entry);
+      }
       const steps = function* (): Steps<void> {
         const meter = new StepMeter();
         for (const service of services) {

@@ -1,7 +1,6 @@
-import { setImmediate } from "node:timers/promises";
 import type { Incidents } from "../base/incidents.js";
-import { StepMeter, type Steps } from "../base/steps.js";
-import { inTurns, mergeSteps, sortByKeys, sortSteps } from "../base/turns.js";
+import { SHORT_STEP_FIELDS, StepMeter, type Steps } from "../base/steps.js";
+import { inShortTurns, mergeSteps, pauses, sortByKeys, sortSteps } from "../base/turns.js";
 import type { ServiceInstance } from "../model/instance.js";
 import { proxiedName, type ServiceSummary, SummaryMaker } from "../model/service-summary.js";
 import type { PayloadView } from "../payload/payload-parts.js";
@@ -18,8 +17,6 @@ const PLACE_BYTES = 8;
 const TEXT_BYTES = 24;
 /** A peer whose list was asked for among so many last ones keeps its summaries when others want their place. */
 const LATELY = 16;
-/** Instances that are sorted and looked at in one step. */
-const LOOKED_AT = 500;
 
 export interface ImportSummariesOptions {
   readonly payloads: ImportPayloads;
@@ -45,8 +42,6 @@ interface Listed {
 /** The name that a summary is made for, and what it is made of. */
 interface Sources {
   readonly key: string;
-  /** Of payloads. */
-  readonly bytes: number;
   readonly services: readonly { readonly key: string; readonly view: PayloadView | undefined }[];
 }
 
@@ -85,14 +80,14 @@ export class ImportSummaries {
     try {
       // Much is made while the peer goes on, and what has changed meanwhile in the last turn.
       if (summaries.missing.size > READ_BATCH) await this.#makePages(listed);
-      const many = summaries.missing.size > READ_BATCH ? await inTurns(leftSteps(listed)) : [];
+      const many = summaries.missing.size > READ_BATCH ? await inShortTurns(leftSteps(listed)) : [];
       for (let start = 0; start < many.length; start += READ_BATCH) {
         await this.#make(listed, many.slice(start, start + READ_BATCH), run);
       }
       return await run(async (turn) => {
         for (;;) {
-          const left = await inTurns(leftSteps(listed));
-          if (left.length === 0) return inTurns(sortedSteps(listed));
+          const left = await inShortTurns(leftSteps(listed));
+          if (left.length === 0) return inShortTurns(sortedSteps(listed));
           await this.#make(listed, left, (task) => task(turn));
         }
       });
@@ -114,7 +109,7 @@ export class ImportSummaries {
     const count = (bytes: number): void => {
       this.#bytes += bytes;
     };
-    peer.summaries ??= new PeerSummaries(await inTurns(namesIn(peer.index)), count);
+    peer.summaries ??= new PeerSummaries(await inShortTurns(namesIn(peer.index)), count);
     const { summaries } = peer;
     summaries.making.add(made);
     summaries.asked = ++this.#asked;
@@ -158,11 +153,12 @@ export class ImportSummaries {
 
   async #makeEach(listed: Listed, sources: readonly Sources[]): Promise<void> {
     const { summaries, made } = listed;
-    const meter = new StepMeter();
+    const pause = pauses();
     for (const each of sources) {
+      const pausing = pause();
+      if (pausing !== undefined) await pausing;
       const summary = await this.#summary(each);
-      const kept = summary && (await inTurns(compactSteps(summary, listed)));
-      if (meter.isOver(each.bytes)) await setImmediate();
+      const kept = summary && (await inShortTurns(compactSteps(summary, listed)));
       if (!made.has(each.key) || summaries.kept.has(each.key)) continue;
       if (kept === undefined) summaries.missing.delete(each.key);
       else this.#keep(listed, each.key, kept);
@@ -175,9 +171,10 @@ export class ImportSummaries {
     for (const { key: source, view } of services) {
       if (view === undefined) continue;
       const instances = await sorted(await this.#payloads.decode(view));
-      let looked = 0;
+      const pause = pauses();
       for (const instance of instances) {
-        if (++looked % LOOKED_AT === 0) await setImmediate();
+        const pausing = pause();
+        if (pausing !== undefined) await pausing;
         const { service } = instance;
         if (source === key) {
           maker ??= new SummaryMaker(service.name);
@@ -220,15 +217,13 @@ function sourcesOf(
   services: readonly StoredService[],
   viewOf: (service: StoredService) => PayloadView | undefined,
 ): Sources {
-  let bytes = 0;
-  for (const service of services) bytes += service.bytes;
-  return { key, bytes, services: services.map((service) => ({ key: service.key, view: viewOf(service) })) };
+  return { key, services: services.map((service) => ({ key: service.key, view: viewOf(service) })) };
 }
 
 /** The names of all services, and of those that others speak for. */
 function* namesIn(index: PeerIndex): Steps<Set<string>> {
   const names = new Set<string>();
-  const meter = new StepMeter();
+  const meter = new StepMeter(SHORT_STEP_FIELDS);
   for (const keys of [index.keys(), index.meshNames()]) {
     for (const key of keys) {
       names.add(key);
@@ -241,7 +236,7 @@ function* namesIn(index: PeerIndex): Steps<Set<string>> {
 /** The names of the summaries that are still to be made. */
 function* leftSteps({ summaries, made }: Listed): Steps<readonly string[]> {
   const left: string[] = [];
-  const meter = new StepMeter();
+  const meter = new StepMeter(SHORT_STEP_FIELDS);
   for (const key of summaries.missing) {
     if (made.get(key) === undefined) left.push(key);
     if (meter.isOver(2)) yield;
@@ -253,7 +248,7 @@ function* sortedSteps({ summaries, made }: Listed): Steps<readonly ImportedSumma
   const { order, kept, missing } = summaries;
   const all = yield* order.steps(() => Array.from(kept.values(), ({ summary }) => summary));
   const others: ImportedSummary[] = [];
-  const meter = new StepMeter();
+  const meter = new StepMeter(SHORT_STEP_FIELDS);
   for (const [key, one] of made) {
     if (one !== undefined && missing.has(key)) others.push(one.summary);
     if (meter.isOver(2)) yield;
@@ -279,7 +274,7 @@ function* compactSteps(summary: ServiceSummary, { peer, name, summaries }: Liste
   };
   const common = (text: string): string => summaries.common(text) ?? own(text);
   const nodes: string[] = [];
-  const meter = new StepMeter();
+  const meter = new StepMeter(SHORT_STEP_FIELDS);
   for (const node of summary.nodes) {
     const known = peer.index.node(lowerCase(node))?.name;
     nodes.push(known === node ? known : own(node));

@@ -1201,7 +1201,11 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "long-answers-at-once",
     "a long answer is made in one turn, also for a slow reader",
-    ["src/http/answer-body.ts", "writer.piece(PIECE_BYTES)", "writer.piece(Number.POSITIVE_INFINITY)"],
+    [
+      "src/http/answer-body.ts",
+      "  writer.writeOn(PIECE_BYTES, turnEnd());\n",
+      "  writer.writeOn(Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY);\n",
+    ],
     "test/unit/http/slow-readers.test.ts",
   ),
   fault(
@@ -2233,6 +2237,22 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
     "test/unit/http/long-reads.test.ts",
   ),
+  fault(
+    "reads-in-one-turn",
+    "a long read gives others no turn, however long it takes",
+    [
+      "src/base/turns.ts",
+      "    if (performance.now() <= end) return undefined;\n",
+      "    if (end > 0) return undefined;\n",
+    ],
+    "test/unit/http/turns-of-reads.test.ts",
+  ),
+  fault(
+    "kept-records-of-before",
+    "what is kept of a service may have been made before it changed, where that took several steps",
+    ["src/model/catalog-state.ts", "    this.#makingRecords.delete(serviceKey);\n", ""],
+    "test/unit/stores/catalog-lists.test.ts",
+  ),
   // --- The mesh --------------------------------------------------------------------------------------------------------
   fault(
     "xds-own-domain-of-a-peer",
@@ -2883,7 +2903,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a service that somebody has looked at is shown with the proxies that it had",
     [
       "src/model/catalog-state.ts",
-      "if (destination !== undefined) this.#serviceRecords.delete(destination);",
+      "if (destination !== undefined) this.#forgetRecords(destination);",
       "if (destination === key) this.#serviceRecords.delete(destination);",
     ],
     "test/unit/stores/catalog-lists.test.ts",

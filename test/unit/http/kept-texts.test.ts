@@ -27,17 +27,17 @@ const items = (count: number, length: number, first = 0): Item[] =>
   Array.from({ length: count }, (_, index) => ({ id: first + index, text: "x".repeat(length) }));
 
 describe("the kept texts of lists", () => {
-  it("of a map are in the order of its keys, also where one that is not takes the place of one that was", () => {
+  it("of a map are in the order of its keys, also where one that is not takes the place of one that was", async () => {
     const kept = new KeptTexts(MIB, new Incidents());
     const keyOf = ({ id }: Item): string => String(id).padStart(9, "0");
     const all = items(100, 10, 100);
     for (const now of [all, all.with(50, { id: 1, text: "first" }), all.with(0, { id: 500, text: "last" }), all]) {
-      const json = kept.map("form", listOf(now), keyOf, (item) => ({ ...item }));
+      const json = await kept.map("form", listOf(now), keyOf, (item) => ({ ...item }));
       assert.equal(textOf(json), writeJson(new Map(now.map((item) => [keyOf(item), { ...item }]))));
     }
   });
 
-  it("show what the elements are, whatever came, went and changed, and in whatever order", () => {
+  it("show what the elements are, whatever came, went and changed, and in whatever order", async () => {
     const changes = fc.array(
       fc.record({
         place: fc.nat(),
@@ -48,12 +48,12 @@ describe("the kept texts of lists", () => {
       }),
       { minLength: 1, maxLength: 4 },
     );
-    fc.assert(
-      fc.property(changes, fc.boolean(), (steps, isMap) => {
+    await fc.assert(
+      fc.asyncProperty(changes, fc.boolean(), async (steps, isMap) => {
         const kept = new KeptTexts(MIB, new Incidents());
         let now: Item[] = items(100, 500);
         let next = 1_000;
-        const json = (): Json =>
+        const json = async (): Promise<Json> =>
           isMap
             ? kept.map(
                 "form",
@@ -76,7 +76,7 @@ describe("the kept texts of lists", () => {
           );
           if (isMap) now.sort((left, right) => left.id - right.id);
           next += add + 1;
-          for (let time = 0; time < 2; time++) assert.equal(textOf(json()), writeJson(plain()));
+          for (let time = 0; time < 2; time++) assert.equal(textOf(await json()), writeJson(plain()));
           assert.ok(kept.bytes <= MIB);
         }
       }),

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { describe, it, mock } from "node:test";
 import fc from "fast-check";
 import { Incidents } from "../../../src/base/incidents.js";
 import { type Listing, recordsOf } from "../../../src/model/listing.js";
@@ -122,6 +122,27 @@ describe("the kept lists of a catalog", () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  it("show the changes that come while those of a service with many instances are made", async () => {
+    await using catalog = await opened(memoryStorage());
+    const of = (number: number, tag: string) => ({
+      node: "n",
+      address: "10.0.0.1",
+      service: { id: `web-${number}`, name: "web", port: 1, tags: [tag] },
+    });
+    await catalog.registerAll(Array.from({ length: 3_000 }, (_, number) => of(number, "before")));
+    // The first step of the list comes before the write, the others after it.
+    const clock = mock.method(performance, "now", () => clock.mock.callCount() * 1_000);
+    const listing = catalog.servicesWithTags();
+    await catalog.register(of(0, "after"));
+    await listing;
+    clock.mock.restore();
+    const [first] = await catalog.servicesWithTags();
+    assert.deepEqual(first?.tags(), ["after", "before"]);
+    const [one] = await catalog.servicesWithProxies();
+    assert.equal(one?.summary.instances, 3_000);
+    assert.deepEqual(one?.summary.tags, ["after", "before"]);
   });
 
   it("agree with one another", async () => {
