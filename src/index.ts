@@ -137,6 +137,7 @@ export {
   type TransactionOperation,
   type TransactionVerb,
 } from "./model/registration.js";
+export type { ServiceSummary } from "./model/service-summary.js";
 export type { WriteLimits } from "./model/write-limits.js";
 export type { PayloadLimits } from "./payload/payload-inspection.js";
 export type { StreamFacts, StreamStatus } from "./peering/observed.js";
